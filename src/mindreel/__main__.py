@@ -1,0 +1,5 @@
+import sys
+
+from mindreel.cli import main
+
+sys.exit(main())

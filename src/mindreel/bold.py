@@ -1,0 +1,259 @@
+"""A run as raw NIfTI, MNI NIfTI or CIFTI -> cleaned cortical time series.
+
+In this order: sampled at the 59,412 cortical grayordinates; trimmed; per vertex, a polynomial trend removed and the
+rest divided by its standard deviation (with T - 1, as in the data set's MATLAB code). Images
+are interpolated once, trilinearly, at the group midthickness surface, wherever that lies in the scanner.
+"""
+
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from mindreel import registration, surface
+from mindreel.artifacts import atomic, load_array, save_array, save_table
+from mindreel.config import Bold
+from mindreel.errors import InputError
+
+SOURCES = ("raw", "mni", "cifti")
+BLOCK = 8192  # vertices detrended at once, to bound memory
+COVERED = 0.95  # share of the cortex that must lie within the grid of an MNI run, or of the T1w
+BRAIN = 0.5  # share of the cortex that must lie in a raw run's brain
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError)
+
+
+def anatomy(*, t1w: Path, out: Path, cfg: Bold) -> None:
+    """Register a subject's T1w to MNI, once for all of the subject's raw runs.
+
+    Writes a folder: the transforms (`mni_0GenericAffine.mat` and, for SyN, `mni_1Warp.nii.gz`), `midthickness.npy`
+    ((59412, 3) float32: where the cortical grayordinates lie in the scanner, mm), `t1w.nii.gz` (at the registration's
+    resolution, for the runs) and `t1w_mni.nii.gz` (registered, to look at).
+    """
+    resolution = cfg.registration.resolution_mm
+    image = read_image(t1w, dimensions=3)
+    fixed = _template(resolution)
+    moving = coarse(*image, resolution)
+    with atomic(out) as folder:
+        folder.mkdir()
+        found = registration.align_template(fixed, moving, cfg.registration.transform, f"{folder}/mni_")
+        points = registration.move_through(found["fwdtransforms"], surface.coordinates().astype(np.float64))
+        share = registration.inside(image[0].shape, image[1], points)
+        if share < COVERED:
+            raise InputError(
+                f"{t1w}: only {share:.0%} of the cortex lies within the T1w after registration to MNI, expected at "
+                f"least {COVERED:.0%}; look at its orientation, or change bold.registration.transform"
+            )
+        print(f"{t1w}: correlation with the template {_likeness(found['warpedmovout'], fixed):.2f} within the brain")
+        np.save(folder / "midthickness.npy", points.astype(np.float32))
+        _save_image(moving, folder / "t1w.nii.gz")
+        _save_image(found["warpedmovout"], folder / "t1w_mni.nii.gz")
+        for inverse in folder.glob("mni_*Inverse*"):  # not needed: points go forward only
+            inverse.unlink()
+
+
+def clean(
+    *,
+    run: Path,
+    source: str,
+    out: Path,
+    cfg: Bold,
+    tr_s: float,
+    volumes: int,
+    anatomy: Path | None = None,
+    motion: Path | None = None,
+) -> None:
+    """Bring one run to the cortical surface and clean it: (T, 59412) float32.
+
+    `volumes` is the run's length by the sample sheet. Raw runs need `anatomy` (the folder that `bold anatomy` made for
+    the subject) and write their head motion to `motion`. Constant vertices and those outside the image become zeros.
+    """
+    if source not in SOURCES:
+        raise InputError(f"{run}: source: found {source!r}, expected one of {', '.join(SOURCES)}; change the sheet")
+    if source == "raw" and anatomy is None:
+        raise InputError(f"{run}: a raw run needs --anatomy, the folder that `mindreel bold anatomy` makes")
+    length, run_tr_s = describe(run, source)
+    kept = trimmed(run, length, volumes, cfg.trim)
+    if run_tr_s and abs(run_tr_s - tr_s) > 0.01 * tr_s:
+        print(f"warning: {run}: its header says TR {run_tr_s:g} s, data.tr_s says {tr_s:g} s; the latter is used")
+    if source == "cifti":
+        series = surface.read_cifti(run)
+    elif source == "mni":
+        series = from_mni(run)
+    else:
+        series = from_raw(run, anatomy, motion)
+    cleaned, constant = standardise(series[kept], cfg.polynomial_order, cfg.constant_tolerance)
+    dead = f"{constant.sum()} of {constant.size} vertices are constant or outside the image"
+    print(f"{run}: kept {len(cleaned)} of {length} volumes; {dead}")
+    if constant.all():
+        raise InputError(f"{run}: {dead}: the run holds no signal; fetch it again or exclude it in the sample sheet")
+    save_array(out, cleaned)
+
+
+def describe(run: Path, source: str) -> tuple[int, float]:
+    """Read a run's length (volumes) and TR (s; 0: unknown) from its header alone."""
+    try:
+        image = nib.load(run)
+    except UNREADABLE as error:
+        raise _unreadable(run, error) from error
+    if source == "cifti":
+        if not isinstance(image, nib.Cifti2Image):
+            raise InputError(f"{run}: expected a dense CIFTI file (.dtseries.nii), found {type(image).__name__}")
+        axis = image.header.get_axis(0)
+        return image.shape[0], float(getattr(axis, "step", 0.0))
+    if image.ndim != 4:
+        raise InputError(f"{run}: expected a 4-D NIfTI, found the shape {image.shape}; check data.patterns")
+    unit = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else "sec"
+    return image.shape[3], float(image.header.get_zooms()[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
+
+
+def trimmed(run: Path, length: int, volumes: int, trim: dict[int, tuple[int, int]]) -> slice:
+    """Say which volumes of a run stay.
+
+    Raises
+    ------
+    InputError
+        If the length is not that of the sample sheet, or has no entry in `bold.trim`, or nothing would stay.
+    """
+    if length != volumes:
+        raise InputError(
+            f"{run}: {length} volumes, the sample sheet says {volumes}; "
+            "fetch the run again if it is incomplete, or correct `volumes` or set `exclude` in the sheet"
+        )
+    if length not in trim:
+        rules = ", ".join(f"{n}: drop {start} first and {end} last" for n, (start, end) in sorted(trim.items()))
+        raise InputError(f"{run}: {length} volumes, but bold.trim only has a rule for {rules}; add {length} there")
+    start, end = trim[length]
+    if start + end >= length:
+        raise InputError(f"bold.trim.{length}: drops {start} + {end} of {length} volumes; nothing would be left")
+    return slice(start, length - end)
+
+
+def read_image(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI whole: (X, Y, Z[, T]) float32, non-finite values as 0, and its affine (4, 4).
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is truncated or has another number of dimensions.
+    """
+    try:
+        image = nib.load(path)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    while data.ndim > dimensions and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != dimensions or min(data.shape[:3]) < 2:
+        raise InputError(f"{path}: expected a {dimensions}-D NIfTI, found the shape {data.shape}")
+    if not np.isfinite(data).all():
+        print(f"warning: {path}: {(~np.isfinite(data)).mean():.2%} of the values are not finite and count as 0")
+        data = np.nan_to_num(data, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return data, image.affine.astype(np.float64)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: cannot be read ({error}); it is missing, truncated or no image: fetch it again, or exclude the run"
+    )
+
+
+def from_mni(run: Path) -> np.ndarray:
+    """Sample an MNI run at the midthickness surface: (T, 59412) float32, NaN outside the grid."""
+    series, affine = read_image(run, dimensions=4)
+    points = surface.coordinates().astype(np.float64)
+    share = registration.inside(series.shape, affine, points)
+    if share < COVERED:
+        raise InputError(
+            f"{run}: only {share:.0%} of the cortex lies within its grid, expected at least {COVERED:.0%}; its affine "
+            f"{affine[:3].round(2).tolist()} does not look like MNI (mm): set its source to raw, or repair the header"
+        )
+    return np.stack([registration.sample(series[..., t], affine, points) for t in range(series.shape[-1])])
+
+
+def from_raw(run: Path, anatomy: Path, motion: Path | None) -> np.ndarray:
+    """Follow the head through a scanner-space run and sample it at the subject's cortex: (T, 59412) float32.
+
+    Volume t is read at A_t E x: x a grayordinate in the T1w's space, E the run's place relative to the T1w, A_t the
+    head's motion. NaN where the field of view ends.
+    """
+    points = np.asarray(load_array(anatomy / "midthickness.npy"), np.float64)
+    series, affine = read_image(run, dimensions=4)
+    try:
+        transforms, centre = registration.realign(series, affine, reference=series.shape[-1] // 2)
+        still = registration.mean_volume(series, affine, transforms)
+        t1w = registration.to_ants(*read_image(anatomy / "t1w.nii.gz", dimensions=3))
+        place = registration.align_rigid(t1w, registration.to_ants(still, affine))
+    except InputError as error:
+        raise InputError(f"{run}: {error}") from error
+    here = registration.sample(registration.head(still).astype(np.float32), affine, registration.move(place, points))
+    share = float(np.nan_to_num(here).mean())
+    print(f"{run}: {share:.0%} of the cortex lies in the brain after registration to the T1w")
+    if share < BRAIN:
+        raise InputError(
+            f"{run}: registration to the T1w failed: {share:.0%} of the cortex lies in the brain, expected {BRAIN:.0%} "
+            "or more; look at both images"
+        )
+    if motion is not None:
+        save_table(motion, registration.motion_table(transforms, centre))
+    moved = (registration.move(matrix @ place, points) for matrix in transforms)
+    return np.stack([registration.sample(series[..., t], affine, at) for t, at in enumerate(moved)])
+
+
+def standardise(series: np.ndarray, order: int, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Remove a polynomial trend per vertex, then divide by the standard deviation (ddof 1).
+
+    Parameters
+    ----------
+    series : (T, N)
+    order : of the polynomial; 0 removes the mean only
+    tolerance : a vertex is constant if its deviation, trend removed, is at most this share of its root mean square.
+        (The deviation before the trend is removed would miss a vertex that is itself a polynomial.)
+
+    Returns
+    -------
+    cleaned : (T, N) float32, mean 0, deviation 1; constant and non-finite vertices are 0 throughout
+    constant : (N,) bool
+    """
+    volumes, count = series.shape
+    if volumes < order + 2:
+        raise InputError(f"bold.polynomial_order: order {order} needs {order + 2} volumes or more, found {volumes}")
+    trend = np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1, 1, volumes), order))[0]  # (T, order + 1)
+    cleaned, constant = np.zeros((volumes, count), np.float32), np.zeros(count, bool)
+    for first in range(0, count, BLOCK):
+        block = np.asarray(series[:, first : first + BLOCK], np.float64)
+        finite = np.isfinite(block).all(axis=0)
+        block = np.where(finite, block, 0.0)
+        # einsum, not BLAS, whose last bits depend on the number of threads
+        rest = block - np.einsum("tk,kn->tn", trend, np.einsum("tk,tn->kn", trend, block))
+        deviation = np.sqrt(np.square(rest).sum(axis=0) / (volumes - 1))
+        dead = ~finite | (deviation <= tolerance * np.sqrt(np.square(block).mean(axis=0)))
+        cleaned[:, first : first + BLOCK] = np.where(dead, 0.0, rest / np.where(dead, 1.0, deviation))
+        constant[first : first + BLOCK] = dead
+    return cleaned, constant
+
+
+def coarse(volume: np.ndarray, affine: np.ndarray, resolution_mm: float):
+    """Bring a volume to about a resolution, smoothed first so that nothing aliases: an ANTs image."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    sigma = np.where(spacing < resolution_mm, 0.5 * resolution_mm / spacing, 0.0)
+    image = registration.to_ants(gaussian_filter(volume, sigma), affine)
+    return registration.ants().resample_image(image, (resolution_mm,) * 3, use_voxels=False, interp_type=0)
+
+
+def _template(resolution_mm: float):
+    from nilearn.datasets import load_mni152_template
+
+    image = load_mni152_template(resolution=1)
+    return coarse(np.asarray(image.dataobj, np.float32), image.affine, resolution_mm)
+
+
+def _likeness(registered, template) -> float:
+    one, other = registered.numpy(), template.numpy()
+    brain = other > 0.05 * other.max()
+    return float(np.corrcoef(one[brain], other[brain])[0, 1])
+
+
+def _save_image(image, path: Path) -> None:
+    nib.save(nib.Nifti1Image(*registration.from_ants(image)), path)

@@ -1,0 +1,92 @@
+"""`mindreel <stage> <action> --key value …`: the commands that the rules run and that a person can paste.
+
+The options of an action are the parameters of the function of that name in the stage's module.
+"""
+
+import argparse
+import importlib
+import inspect
+import sys
+import types
+import typing
+from pathlib import Path
+
+from mindreel.config import Section, parse_section
+from mindreel.errors import InputError
+
+# Stage -> its actions. The module has the stage's name, the function the action's.
+ACTIONS: dict[str, tuple[str, ...]] = {
+    "simulate": ("movie", "subject", "hcp"),
+    "fetch": ("model", "dataset"),
+    "stimuli": ("extract",),
+    "captions": ("describe",),
+    "targets": ("embed",),
+    "bold": ("anatomy", "clean"),
+    "roi": ("select", "train", "test"),
+    "hcp": ("segments",),
+    "mbm": ("pretrain", "tune"),
+    "contrastive": ("train",),
+    "generator": ("train",),
+    "cotrain": ("train",),
+    "sampling": ("sample", "film"),
+    "metrics": ("score",),
+    "attention": ("maps",),
+    "report": ("page", "provenance"),
+    "zoo": ("build",),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one action; an InputError is printed without a traceback, exit code 1."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="mindreel", description="Reconstruct videos from fMRI.")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="stage")
+    for stage, actions in ACTIONS.items():
+        named = stages.add_parser(stage).add_subparsers(dest="action", required=True, metavar="action")
+        for action in actions:
+            command = named.add_parser(action, formatter_class=argparse.RawDescriptionHelpFormatter)
+            if argv[:2] == [stage, action]:  # only the stage at work is imported
+                _add_options(command, _function(stage, action))
+    options = vars(parser.parse_args(argv))
+    stage, action = options.pop("stage"), options.pop("action")
+    try:
+        _function(stage, action)(**options)
+    except InputError as error:
+        print(f"mindreel {stage}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _function(stage: str, action: str) -> typing.Callable:
+    return getattr(importlib.import_module(f"mindreel.{stage}"), action)
+
+
+def _add_options(parser: argparse.ArgumentParser, function: typing.Callable) -> None:
+    parser.description = inspect.getdoc(function)
+    hints = typing.get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, several = hints[name], False
+        if typing.get_origin(kind) in (types.UnionType, typing.Union):
+            kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        if typing.get_origin(kind) is list:
+            kind, several = typing.get_args(kind)[0], True
+        required = parameter.default is inspect.Parameter.empty
+        read = (lambda text, section=kind: parse_section(section, text)) if _is_section(kind) else kind
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=read,
+            nargs="+" if several else None,
+            required=required,
+            default=None if required else parameter.default,
+            metavar="JSON" if _is_section(kind) else kind.__name__.upper(),
+        )
+
+
+def _is_section(kind: type) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def entry() -> None:
+    """The console script `mindreel`."""
+    sys.exit(main())

@@ -1,0 +1,392 @@
+"""The configuration: one frozen class per section, checked whole before anything runs.
+
+Scientific numbers have no defaults here; `config.yaml` is complete, and an overlay names only what differs.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mindreel.errors import InputError
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, description="seed of every random draw of this stage")]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Patterns(Section):
+    """Where files are, relative to `data.root`; {subject}, {segment}, {repeat} are filled in from the sample sheet."""
+
+    raw: str = Field(description="scanner-space 4-D NIfTI")
+    mni: str = Field(description="MNI-space 4-D NIfTI")
+    cifti: str = Field(description="CIFTI dense time series (.dtseries.nii)")
+    t1w: str = Field(description="T1-weighted anatomy, needed for raw runs")
+    movie: str = Field(description="stimulus movie of a segment")
+
+
+class Data(Section):
+    """The data set."""
+
+    sheet: str = Field(description="sample sheet (.tsv): subject, segment, split, repeat, volumes, source, exclude")
+    root: str = Field(description="folder of the data set")
+    patterns: Patterns
+    tr_s: Rate = Field(description="repetition time (s)")
+
+
+class Simulate(Section):
+    """The small world's data set (demo only)."""
+
+    seed: Seed
+    movie_fps: Positive = Field(description="frame rate of the movies (1/s)")
+    side: Positive = Field(description="width and height of the movies (pixels)")
+    scene_volumes: tuple[Positive, Positive] = Field(description="shortest and longest scene (volumes)")
+    responsive: Share = Field(description="share of the visual areas' vertices that respond to the movie")
+    noise: Rate = Field(description="standard deviation of the noise of one run, that of the response being 1")
+    voxel_mm: Rate = Field(description="voxel size of raw runs (mm)")
+    motion_mm: Annotated[float, Field(ge=0)] = Field(description="typical head motion of raw runs (mm)")
+    hcp_subjects: Positive = Field(description="number of HCP-like subjects")
+    hcp_volumes: Positive = Field(description="volumes of an HCP-like run")
+
+
+class Fetch(Section):
+    """What is downloaded. A model is a hub id or a folder; a folder is used as it is."""
+
+    clip: str = Field(description="CLIPModel with its tokenizer and image processor")
+    stable_diffusion: str = Field(description="folder or hub id in Stable Diffusion's layout")
+    captioner: str = Field(description="BLIP captioner")
+    image_classifier: str = Field(description="image classifier for N-way accuracy")
+    video_classifier: str = Field(description="video classifier for N-way accuracy")
+    dataset_url: str | None = Field(description="archive of the data set; null: it is already at data.root")
+    dataset_sha256: str | None = Field(description="checksum of that archive; null: not checked")
+
+
+class Stimuli(Section):
+    """Movie to frames."""
+
+    fps: Rate = Field(description="frames kept per second (1/s)")
+    side: Positive = Field(description="width and height of the frames (pixels), divisible by 8")
+
+
+class Captions(Section):
+    """Frames to sentences."""
+
+    backend: Literal["transformers", "lavis"] = Field(description="which BLIP implementation")
+    batch_size: Positive
+    max_tokens: Positive = Field(description="longest caption (tokens)")
+    beams: Positive = Field(description="beam search width; 1: greedy")
+
+
+class Targets(Section):
+    """Frames and captions to frozen embeddings and latents."""
+
+    batch_size: Positive
+    image_views: Positive = Field(description="cached CLIP embeddings of cropped views per frame")
+    synonym_share: Share = Field(description="probability that a word is replaced by a synonym")
+    swap_words: Count = Field(description="random word swaps per caption")
+    text_views: Positive = Field(description="cached CLIP embeddings of augmented captions per frame")
+    seed: Seed
+
+
+class Registration(Section):
+    """Raw runs to MNI space."""
+
+    transform: Literal["SyN", "Affine"] = Field(description="T1w to MNI: nonlinear or affine only")
+    resolution_mm: Rate = Field(description="resolution at which T1w is registered to the template (mm)")
+
+
+class Bold(Section):
+    """Runs to cleaned cortical time series."""
+
+    trim: dict[Positive, tuple[Count, Count]] = Field(description="run length (volumes): volumes dropped at start, end")
+    polynomial_order: Count = Field(description="order of the polynomial trend that is removed")
+    constant_tolerance: Rate = Field(
+        description="a vertex whose deviation, trend removed, is below this share of its root mean square is constant"
+    )
+    registration: Registration
+
+
+class Hcp(Section):
+    """HCP runs to pretraining segments."""
+
+    pattern: str = Field(description="glob of the runs (*.dtseries.nii)")
+    areas: tuple[str, ...] = Field(description="Glasser areas, concatenated in this order, both hemispheres")
+    window: Positive = Field(description="volumes averaged to one segment, without overlap")
+
+
+class Roi(Section):
+    """Voxel selection."""
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(description="significance level")
+    alternative: Literal["greater", "two-sided"]
+    correction: Literal["bonferroni", "fdr", "none"]
+    top_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="share of the significant voxels kept, best first"
+    )
+
+
+class Encoder(Section):
+    """The fMRI encoder for windows of volumes."""
+
+    window: Positive = Field(description="volumes seen at once")
+    shift: Count = Field(description="volumes between a clip's onset and the window's first volume")
+    tokens: Positive = Field(description="condition tokens (77 for Stable Diffusion 1.5)")
+    token_width: Positive = Field(description="width of a condition token (768 for Stable Diffusion 1.5)")
+
+
+class Optimizer(Section):
+    """AdamW with warm-up and cosine."""
+
+    steps: Positive
+    batch_size: Positive
+    lr: Rate = Field(description="peak learning rate")
+    warmup: Count = Field(description="warm-up steps")
+    weight_decay: Annotated[float, Field(ge=0)]
+    betas: tuple[Share, Share]
+    clip_grad: Rate = Field(description="largest gradient norm")
+    checkpoint_s: Rate = Field(description="seconds between resume files")
+
+
+class Mbm(Section):
+    """Masked brain modelling."""
+
+    init: Literal["hcp", "scratch", "none"] = Field(
+        description="hcp: pretrain on HCP, tune on the subject; scratch: the subject only; none: random encoder"
+    )
+    patch_size: Positive = Field(description="voxels per patch")
+    width: Positive
+    depth: Positive
+    heads: Positive
+    mlp_ratio: Rate
+    decoder_width: Positive
+    decoder_depth: Positive
+    decoder_heads: Positive
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)]
+    mix_share: Share = Field(description="share of a batch replaced by interpolations of random pairs")
+    pretrain: Optimizer
+    tune: Optimizer
+    seed: Seed
+
+
+class Contrastive(Section):
+    """fMRI-image-text contrastive learning."""
+
+    modalities: tuple[Literal["image", "text"], ...]
+    sparsify: Share = Field(description="share of voxels set to zero")
+    crop_probability: Share = Field(description="probability that the image is randomly cropped")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(description="dropout of the projection head")
+    similarity_limit: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="clips whose CLIP image embeddings are more similar than this do not meet in a batch"
+    )
+    optimizer: Optimizer
+    seed: Seed
+
+
+class Generator(Section):
+    """Stable Diffusion inflated to video, tuned with captions."""
+
+    attention: Literal["sparse-causal", "first-and-previous", "plain"]
+    norm_over: Literal["frames", "frame"] = Field(description="what group-norm statistics span")
+    trained: tuple[Literal["attn1", "attn2", "attn_temp"], ...] = Field(description="parts that are tuned")
+    condition_dropout: Share = Field(description="probability that a caption is replaced by the empty one")
+    noise_beta: Share = Field(
+        description="share of noise variance common to a clip's frames (NeuroCine); 0: independent"
+    )
+    optimizer: Optimizer
+    seed: Seed
+
+
+class Cotrain(Section):
+    """Encoder and generator tuned together."""
+
+    trained: tuple[Literal["attn1", "attn2", "attn_temp"], ...] = Field(description="UNet parts that are tuned")
+    condition_dropout: Share = Field(description="probability that the fMRI tokens are replaced by the empty caption's")
+    noise_beta: Share
+    encoder_lr_scale: Rate = Field(description="the encoder's learning rate as a multiple of the UNet's")
+    sparsify: Share = Field(description="share of voxels set to zero")
+    optimizer: Optimizer
+    seed: Seed
+
+
+class Sampling(Section):
+    """Test fMRI to clips."""
+
+    scheduler: str = Field(description="diffusers scheduler class")
+    steps: Positive
+    guidance_scale: Rate
+    eta: Share
+    negative: Literal["test-mean", "train-mean", "null-condition"] = Field(
+        description="what guidance pushes away from: the mean test or training fMRI, or the empty caption"
+    )
+    noise_beta: Share
+    batch_size: Positive = Field(description="clips sampled at once")
+    seed: Seed
+
+
+class Metrics(Section):
+    """Clips to scores."""
+
+    ways: tuple[Positive, ...] = Field(description="N of N-way accuracy")
+    top_k: Positive
+    true_classes: Positive = Field(description="a success is any of so many top classes of the true clip")
+    trials: Positive = Field(description="trials of the sampled protocol")
+    bootstrap: Positive = Field(description="bootstrap samples over scenes")
+    scene_cut: Share = Field(
+        description="mean absolute difference of neighbouring frames (0 to 1) above which a new scene begins"
+    )
+    batch_size: Positive
+    seed: Seed
+
+
+class Attention(Section):
+    """Encoders to brain maps."""
+
+    layers: tuple[Positive, ...] = Field(description="layers, counted from 1")
+    batch_size: Positive
+
+
+class Report(Section):
+    """Everything to one page."""
+
+    clips: Positive = Field(description="clips in the gallery, spread evenly from best to worst")
+    fps: Rate = Field(description="playing speed of the gallery (1/s)")
+
+
+class Experiment(Section):
+    """One way to reconstruct: complete once its base is merged in."""
+
+    roi: Roi
+    mbm: Mbm
+    encoder: Encoder
+    contrastive: Contrastive
+    generator: Generator
+    cotrain: Cotrain
+    sampling: Sampling
+
+
+class Config(Section):
+    """The whole configuration, every experiment complete."""
+
+    dataset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the results folder")]
+    data: Data
+    simulate: Simulate | None = Field(description="null: real data")
+    fetch: Fetch
+    stimuli: Stimuli
+    captions: Captions
+    targets: Targets
+    bold: Bold
+    hcp: Hcp
+    metrics: Metrics
+    attention: Attention
+    report: Report
+    experiments: dict[str, Experiment]
+    bases: dict[str, str | None] = Field(description="each experiment's base, oldest first; filled in by the loader")
+    run: tuple[str, ...] = Field(description="experiments that `all` makes")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        unknown = [name for name in self.run if name not in self.experiments]
+        if unknown:
+            raise ValueError(f"run: no such experiment: {', '.join(unknown)}; there are {', '.join(self.experiments)}")
+        if self.stimuli.side % 8:
+            raise ValueError(f"stimuli.side: found {self.stimuli.side}, expected a multiple of 8")
+        return self
+
+    @property
+    def frames(self) -> int:
+        """Frames per volume."""
+        return round(self.stimuli.fps * self.data.tr_s)
+
+
+def merge(base: dict, overlay: dict) -> dict:
+    """Lay `overlay` over `base`, section by section; anything but a mapping is replaced whole."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def complete(experiments: dict[str, dict]) -> tuple[dict[str, dict], dict[str, str | None]]:
+    """Merge every experiment into its base; return them and the bases.
+
+    Raises
+    ------
+    InputError
+        If a base does not exist or experiments name each other in a circle.
+    """
+    whole: dict[str, dict] = {}
+    bases: dict[str, str | None] = {}
+
+    def resolve(name: str, path: tuple[str, ...]) -> dict:
+        if name in path:
+            raise InputError(f"experiments: {' -> '.join((*path, name))} is a circle; remove one `base`")
+        if name not in experiments:
+            raise InputError(
+                f"experiments.{path[-1]}.base: no such experiment: {name!r}; there are {', '.join(experiments)}"
+            )
+        if name not in whole:
+            own = {k: v for k, v in (experiments[name] or {}).items() if k != "base"}
+            base = (experiments[name] or {}).get("base")
+            bases[name] = base
+            whole[name] = merge(resolve(base, (*path, name)), own) if base else own
+        return whole[name]
+
+    for name in experiments:
+        resolve(name, ())
+    return whole, bases
+
+
+def validate(raw: dict[str, Any]) -> Config:
+    """Check a merged configuration; all errors at once, each with its key path.
+
+    Raises
+    ------
+    InputError
+        One line per error: the key, what is wrong, what was found.
+    """
+    experiments, bases = complete(raw.get("experiments") or {})
+    try:
+        return Config.model_validate({**raw, "experiments": experiments, "bases": bases})
+    except ValidationError as error:
+        raise InputError("the configuration has errors:\n" + "\n".join(_lines(error))) from None
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "config"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {key}: unknown key; check its spelling against config/README.md")
+        elif item["type"] == "missing":
+            lines.append(f"  {key}: missing")
+        else:
+            lines.append(f"  {key}: {item['msg']} (found {item['input']!r:.60})")
+    return lines
+
+
+def load(*paths: str | Path) -> Config:
+    """Read `config.yaml` and overlays, later ones winning."""
+    raw: dict = {}
+    for path in paths:
+        try:
+            raw = merge(raw, yaml.safe_load(Path(path).read_text()) or {})
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: cannot be read as YAML: {error}") from error
+    return validate(raw)
+
+
+def parse_section(section: type[Section], text: str) -> Section:
+    """Read one section from the JSON that a rule passes on the command line, or from a JSON file of it."""
+    content = text if text.lstrip().startswith("{") else Path(text).read_text()
+    return section.model_validate(json.loads(content))

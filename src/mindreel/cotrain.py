@@ -1,0 +1,77 @@
+"""Stage cotrain: tune encoder and generator together on a subject's fMRI-video pairs (MinD-Video 3.4)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mindreel import diffusion, training
+from mindreel.artifacts import atomic, load_array, save_table
+from mindreel.config import Cotrain, Encoder
+from mindreel.encoder import FmriEncoder, sparsify, window_batch
+from mindreel.errors import InputError
+from mindreel.unet import VideoUNet
+
+
+def train(
+    *,
+    encoder: Path,
+    generator: Path,
+    model: Path,
+    bold: Path,
+    targets: list[Path],
+    out: Path,
+    scratch: Path,
+    encoder_settings: Encoder,
+    cfg: Cotrain,
+) -> None:
+    """Train the whole encoder and parts of the UNet; the fMRI tokens take the place of the text's.
+
+    `encoder` and `generator` are the folders of stages contrastive and generator, `model` a Stable Diffusion folder
+    (its scheduler/ is used), `bold` the subject's train.npy (S, T, V), `targets` the S segments' folders in that
+    order. `out` becomes a folder: encoder/, unet/, history.tsv.
+    """
+    where, window = training.device(), (encoder_settings.window, encoder_settings.shift)
+    scheduler = diffusion.training_scheduler(model)
+    series = load_array(bold)
+    brain, unet = FmriEncoder.from_pretrained(encoder), VideoUNet.from_pretrained(generator)
+    clips = diffusion.Clips(targets, unet)
+    _check(series, clips, brain, encoder_settings)
+    brain.to(where).train()
+    unet.to(where).train_only(cfg.trained)
+    optimizer = training.adamw({brain: cfg.encoder_lr_scale, unet: 1.0}, cfg.optimizer)
+    settings = cfg.model_dump_json() + encoder_settings.model_dump_json()
+    run = training.Run(scratch, {"encoder": brain, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
+    empty = clips.empty.to(where)
+    for step in run.steps("cotrain"):
+        rng = training.step_rng(cfg.seed, step)
+        segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
+        seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng).to(where)  # (B, W, V)
+        latents = clips.gather(clips.latents, segment, volume).to(where)  # (B, F, C, h, w)
+        with training.precision(where):
+            tokens = diffusion.replace_some(brain(seen), empty, cfg.condition_dropout, rng)  # (B, L, D)
+            loss = diffusion.objective(unet, scheduler, latents, tokens, cfg.noise_beta)
+        training.update(optimizer, loss, cfg.optimizer, step, "cotrain")
+        if run.due(step):
+            run.log(step, loss=loss.item(), lr=optimizer.param_groups[-1]["lr"])
+    with atomic(out) as folder:
+        brain.save_pretrained(folder / "encoder")
+        unet.save_pretrained(folder / "unet")
+        save_table(folder / "history.tsv", run.table())
+    run.finish()
+
+
+def _check(series: np.ndarray, clips: diffusion.Clips, brain: FmriEncoder, settings: Encoder) -> None:
+    """fMRI, targets and models must fit before anything is trained."""
+    if series.shape[:2] != (len(clips.latents), clips.volumes):
+        raise InputError(
+            f"cotrain: found fMRI of (segments, volumes) {series.shape[:2]} and targets of "
+            f"{(len(clips.latents), clips.volumes)}; "
+            "give --targets once per training segment, in the sample sheet's order"
+        )
+    found = (brain.config["voxels"], brain.config["window"], brain.config["tokens"], brain.config["token_width"])
+    expected = (series.shape[2], settings.window, *clips.empty.shape)
+    if found != expected:
+        raise InputError(
+            f"cotrain: the encoder has (voxels, window, tokens, token_width) {found}, expected {expected} from "
+            "the fMRI, encoder.window and the empty caption's states; correct section encoder and rerun contrastive"
+        )

@@ -1,0 +1,66 @@
+"""A hash of the code a stage runs: Snakemake does not see edits in an imported package, this does."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def fingerprint(stage: str) -> str:
+    """Hash the module of a stage and every module of this package it imports, comments and docstrings stripped."""
+    digest = hashlib.sha256()
+    for module in sorted(modules_of(stage)):
+        digest.update(module.encode() + _code(module).encode())
+    return digest.hexdigest()[:12]
+
+
+def modules_of(module: str) -> set[str]:
+    """Names of the module and of all modules of this package that it imports, directly or not."""
+    found: set[str] = set()
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending += _imports(name)
+    return found
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    names = set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module == "mindreel":
+            names |= {alias.name for alias in node.names if _path(alias.name).exists()}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mindreel."):
+            names.add(node.module.split(".", 1)[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".", 1)[1] for alias in node.names if alias.name.startswith("mindreel.")}
+    # the configuration's values reach a rule by its own section, so its code would only cause needless reruns
+    return tuple(sorted(names - {"config"}))
+
+
+@cache
+def _code(module: str) -> str:
+    tree = _tree(module)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            if isinstance(body[0].value.value, str):
+                body[0].value.value = ""
+    return ast.dump(tree)
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_path(module).read_text())
+
+
+def _path(module: str) -> Path:
+    return PACKAGE / (module.replace(".", "/") + ".py")

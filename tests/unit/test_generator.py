@@ -1,0 +1,70 @@
+"""Tuning the inflated UNet with captions."""
+
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_diffusion import optimizer, stable_diffusion, targets
+
+from mindreel import diffusion, generator
+from mindreel.artifacts import load_table
+from mindreel.config import Generator
+from mindreel.unet import VideoUNet, inflate
+
+
+def settings(steps: int, **changes: object) -> Generator:
+    defaults = {
+        "attention": "sparse-causal",
+        "norm_over": "frames",
+        "trained": ("attn1", "attn_temp"),
+        "condition_dropout": 0.2,
+        "noise_beta": 0.25,
+        "optimizer": optimizer(steps),
+        "seed": 0,
+    }
+    return Generator(**{**defaults, **changes})
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return {"model": stable_diffusion(tmp_path / "sd"), "targets": targets(tmp_path / "targets", 2, 4)}
+
+
+def test_only_the_named_parts_are_tuned(tmp_path, inputs):
+    out = tmp_path / "generator"
+    generator.train(**inputs, out=out, scratch=tmp_path / "scratch", cfg=settings(3))
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "history.tsv", "model.safetensors"]
+    before = inflate(inputs["model"] / "unet", "sparse-causal", "frames").state_dict()
+    tuned = VideoUNet.from_pretrained(out)
+    for name, value in tuned.state_dict().items():
+        if ".attn1." in name or "attn_temp.to_out" in name:
+            assert not torch.equal(value, before[name]), name
+        elif "attn_temp" not in name and "norm_temp" not in name:
+            assert torch.equal(value, before[name]), name
+    history = load_table(out / "history.tsv")
+    assert list(history["step"]) == [0, 1, 2] and (history["loss"] > 0).all()
+
+
+def test_killed_and_restarted_ends_bit_identical(tmp_path, inputs, monkeypatch):
+    generator.train(**inputs, out=tmp_path / "whole", scratch=tmp_path / "scratch-1", cfg=settings(4))
+    objective, calls = diffusion.objective, []
+
+    def stopped(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return objective(*args)
+
+    monkeypatch.setattr(diffusion, "objective", stopped)
+    torch.manual_seed(1)  # what the process did before must not matter
+    again = {**inputs, "out": tmp_path / "halves", "scratch": tmp_path / "scratch-2", "cfg": settings(4)}
+    with pytest.raises(SystemExit):
+        generator.train(**again)
+    assert not (tmp_path / "halves").exists()
+    generator.train(**again)
+    assert len(calls) == 4
+    whole, halves = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "halves"))
+    assert all(torch.equal(whole[key], halves[key]) for key in whole)
+    assert (tmp_path / "whole/history.tsv").read_text() == (tmp_path / "halves/history.tsv").read_text()

@@ -1,0 +1,66 @@
+"""A finished workflow reruns a stage and what follows when its section or its code changes, and not otherwise."""
+
+import re
+
+import pytest
+from checkouts import Checkout
+
+DEMO = ("--configfile", "config/demo.yaml", "--rerun-triggers", "mtime", "params", "input")
+FOLDERS = re.compile(r"(anatomy|targets/\w+|/hcp|/sub-\d+|generator/[\w-]+)$")
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory):
+    """The demo, as if it had run: every artifact there (empty), every job's parameters on record."""
+    checkout = Checkout(root, tmp_path_factory.mktemp("finished") / "checkout")
+    summary = checkout.snakemake("--summary", *DEMO)
+    outputs = [line.split("\t")[0] for line in summary.splitlines() if line.startswith("results/")]
+    for path in outputs:
+        file = checkout.folder / path
+        if FOLDERS.search(path):
+            file.mkdir(parents=True, exist_ok=True)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    checkout.snakemake("--touch", *DEMO)
+    return checkout
+
+
+@pytest.fixture
+def edited(finished):
+    """Edit a file of the finished workflow, plan, put the file back."""
+
+    def plan(path, old, new):
+        text = (finished.folder / path).read_text()
+        finished.edit(path, old, new)
+        try:
+            table = finished.snakemake("-n", *DEMO)
+            return set(re.findall(r"^(\w+) +\d+$", table, re.M)) - {"all", "total"}
+        finally:
+            (finished.folder / path).write_text(text)
+
+    return plan
+
+
+def test_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.snakemake("-n", *DEMO)
+
+
+def test_a_comment_reruns_nothing(edited):
+    assert edited("src/mindreel/roi.py", "import numpy as np", "import numpy as np  # arrays") == set()
+
+
+def test_code_reruns_its_stage_and_what_follows(edited):
+    found = edited("src/mindreel/sampling.py", "import numpy as np", "import numpy as np\n\nEDITED = 1")
+    assert found == {"sample_clips", "film_clips", "score_clips", "write_report"}
+
+
+def test_a_section_reruns_its_stage_and_what_follows(edited):
+    found = edited("config/demo.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
+    assert "sample_clips" in found and "cotrain" not in found
+
+
+def test_an_early_section_reruns_the_chain(edited):
+    found = edited("config.yaml", "alpha: 0.01", "alpha: 0.02")
+    assert {"select_voxels", "gather_training_voxels", "tune_encoder", "cotrain", "write_report"} <= found
+    assert not {"clean_run", "clean_raw_run", "pretrain_encoder", "train_generator", "embed_segment"} & found

@@ -1,0 +1,61 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(root, *command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+def test_snakefmt(root):
+    run(root, "snakefmt", "--check", "Snakefile", "workflow")
+
+
+def test_ruff(root):
+    run(root, "ruff", "check", ".")
+
+
+def test_ruff_format(root):
+    run(root, "ruff", "format", "--check", ".")
+
+
+def test_snakefile_is_a_table_of_contents(root):
+    assert len((root / "Snakefile").read_text().splitlines()) <= 40
+
+
+def rules(root):
+    for path in sorted((root / "workflow" / "rules").glob("*.smk")):
+        for text in re.split(r"\n(?= *rule\b)", path.read_text())[1:]:
+            yield path.stem, text
+
+
+def test_every_rule_says_what_it_needs(root):
+    for stage, text in rules(root):
+        wanted = ["message:", "output:", "shell:"]
+        if "python -m mindreel" in text:
+            wanted += ["log:", "conda:", "threads:", "mem_mb=", "runtime=", f'fingerprint("{stage}")']
+        missing = [part for part in wanted if part not in text]
+        assert not missing, f"{stage}: {text.splitlines()[0].strip()} lacks {', '.join(missing)}"
+
+
+def test_every_rule_calls_an_action_that_exists(root):
+    from mindreel.cli import ACTIONS
+
+    called = {tuple(m) for _, text in rules(root) for m in re.findall(r"python -m mindreel (\w+) (\w+)", text)}
+    assert called <= {(stage, action) for stage, actions in ACTIONS.items() for action in actions}
+    assert {stage for stage, _ in called} | {"zoo"} == set(ACTIONS)
+
+
+def test_no_rule_of_the_pipeline_reads_the_truth(root):
+    for stage, text in rules(root):
+        assert stage == "simulate" or "truth" not in text
+
+
+def test_environments_pin_every_requirement(root):
+    for path in Path(root / "envs").glob("*.yaml"):
+        pins = re.findall(r"^ {6}- (.+)$", path.read_text(), re.M)
+        assert pins and all("==" in pin for pin in pins), path
+    shared = {line for line in (root / "requirements.txt").read_text().splitlines() if "==" in line}
+    assert set(re.findall(r"^ {6}- (.+)$", (root / "envs" / "mindreel.yaml").read_text(), re.M)) <= shared

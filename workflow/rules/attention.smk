@@ -1,0 +1,31 @@
+rule map_attention:
+    input:
+        mbm=made("mbm", "sub-{sub}"),
+        contrastive=made("contrastive", "sub-{sub}"),
+        cotrained=made("cotrain", "sub-{sub}"),
+        bold=made("roi", "sub-{sub}/test.npy"),
+        voxels=made("roi", "sub-{sub}/voxels.tsv"),
+    output:
+        directory("results/{dataset}/attention/{owner}/sub-{sub}"),
+    log:
+        "logs/{dataset}/attention/{owner}/sub-{sub}.log",
+    benchmark:
+        "logs/{dataset}/attention/{owner}/sub-{sub}.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 2
+    resources:
+        mem_mb=16000,
+        runtime="2h",
+        gpu=1,
+    params:
+        encoder=section("encoder"),
+        cfg=section("attention"),
+        code=fingerprint("attention"),
+    message:
+        "Mapping the attention of the encoders of sub-{wildcards.sub}"
+    shell:
+        "python -m mindreel attention maps --mbm {input.mbm} --contrastive {input.contrastive} --cotrained {input.cotrained} "
+        "--bold {input.bold} --voxels {input.voxels} --out {output} "
+        "--encoder {params.encoder:q} --cfg {params.cfg:q} "
+        "> {log} 2>&1"

@@ -1,0 +1,29 @@
+rule train_contrastive:
+    input:
+        mbm=made("mbm", "sub-{sub}"),
+        bold=made("roi", "sub-{sub}/train.npy"),
+        targets=segments("targets", "train"),
+    output:
+        directory("results/{dataset}/contrastive/{owner}/sub-{sub}"),
+    log:
+        "logs/{dataset}/contrastive/{owner}/sub-{sub}.log",
+    benchmark:
+        "logs/{dataset}/contrastive/{owner}/sub-{sub}.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 4
+    resources:
+        mem_mb=16000,
+        runtime="1d",
+        gpu=1,
+    params:
+        encoder=section("encoder"),
+        cfg=section("contrastive"),
+        code=fingerprint("contrastive"),
+    message:
+        "Bringing the encoder of sub-{wildcards.sub} into CLIP space"
+    shell:
+        "python -m mindreel contrastive train --mbm {input.mbm} --bold {input.bold} --targets {input.targets} --out {output} "
+        "--scratch scratch/{wildcards.dataset}/contrastive/{wildcards.owner}/sub-{wildcards.sub} "
+        "--encoder {params.encoder:q} --cfg {params.cfg:q} "
+        "> {log} 2>&1"

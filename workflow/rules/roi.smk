@@ -1,0 +1,80 @@
+rule select_voxels:
+    input:
+        runs("train"),
+    output:
+        voxels="results/{dataset}/roi/{owner}/sub-{sub}/voxels.tsv",
+        maps="results/{dataset}/roi/{owner}/sub-{sub}/reproducibility.dscalar.nii",
+        summary="results/{dataset}/roi/{owner}/sub-{sub}/summary.json",
+    log:
+        "logs/{dataset}/roi/{owner}/sub-{sub}_select.log",
+    benchmark:
+        "logs/{dataset}/roi/{owner}/sub-{sub}_select.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime="30m",
+    params:
+        cfg=section("roi"),
+        code=fingerprint("roi"),
+    message:
+        "Selecting the reproducible voxels of sub-{wildcards.sub}"
+    shell:
+        "python -m mindreel roi select --bold {input} --voxels {output.voxels} --maps {output.maps} "
+        "--summary {output.summary} --cfg {params.cfg:q} "
+        "> {log} 2>&1"
+
+
+rule gather_training_voxels:
+    input:
+        voxels="results/{dataset}/roi/{owner}/sub-{sub}/voxels.tsv",
+        bold=runs("train"),
+    output:
+        bold="results/{dataset}/roi/{owner}/sub-{sub}/train.npy",
+        statistics="results/{dataset}/roi/{owner}/sub-{sub}/statistics.npy",
+    log:
+        "logs/{dataset}/roi/{owner}/sub-{sub}_train.log",
+    benchmark:
+        "logs/{dataset}/roi/{owner}/sub-{sub}_train.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime="30m",
+    params:
+        code=fingerprint("roi"),
+    message:
+        "Gathering the training data of sub-{wildcards.sub}"
+    shell:
+        "python -m mindreel roi train --voxels {input.voxels} --bold {input.bold} --out {output.bold} "
+        "--statistics {output.statistics} "
+        "> {log} 2>&1"
+
+
+rule gather_test_voxels:
+    input:
+        voxels="results/{dataset}/roi/{owner}/sub-{sub}/voxels.tsv",
+        statistics="results/{dataset}/roi/{owner}/sub-{sub}/statistics.npy",
+        bold=runs("test"),
+    output:
+        "results/{dataset}/roi/{owner}/sub-{sub}/test.npy",
+    log:
+        "logs/{dataset}/roi/{owner}/sub-{sub}_test.log",
+    benchmark:
+        "logs/{dataset}/roi/{owner}/sub-{sub}_test.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime="30m",
+    params:
+        code=fingerprint("roi"),
+    message:
+        "Gathering the test data of sub-{wildcards.sub}"
+    shell:
+        "python -m mindreel roi test --voxels {input.voxels} --statistics {input.statistics} --bold {input.bold} "
+        "--out {output} "
+        "> {log} 2>&1"

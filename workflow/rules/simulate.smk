@@ -1,0 +1,98 @@
+SIMULATED_HCP = []
+if CONFIG.simulate:
+    HCP_SUBJECTS = [str(100001 + i) for i in range(CONFIG.simulate.hcp_subjects)]
+    SIMULATED_HCP = expand(
+        f"{RESULTS}/simulate/hcp/{{hcp_subject}}.dtseries.nii", hcp_subject=HCP_SUBJECTS
+    )
+
+    rule simulate_movie:
+        output:
+            movie=SHEET.path("movie", segment="{segment}"),
+            scenes=f"{RESULTS}/simulate/truth/{{segment}}.tsv",
+        log:
+            f"logs/{DATASET}/simulate/{{segment}}.log",
+        benchmark:
+            f"logs/{DATASET}/simulate/{{segment}}.tsv"
+        conda:
+            "../../envs/mindreel.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        params:
+            cfg=section("simulate"),
+            volumes=lambda wildcards: SHEET.volumes(wildcards.segment),
+            tr_s=CONFIG.data.tr_s,
+            code=fingerprint("simulate"),
+        message:
+            "Drawing the movie {wildcards.segment}"
+        shell:
+            "python -m mindreel simulate movie --segment {wildcards.segment} --volumes {params.volumes} "
+            "--tr-s {params.tr_s} --movie {output.movie} --scenes {output.scenes} --cfg {params.cfg:q} "
+            "> {log} 2>&1"
+
+    # one rule per subject, since a subject's runs are a list that wildcards cannot spell
+    for subject in SHEET.subjects:
+
+        rule:
+            name:
+                f"simulate_subject_{subject}"
+            input:
+                scenes=expand(
+                    f"{RESULTS}/simulate/truth/{{segment}}.tsv",
+                    segment=SHEET.segments(),
+                ),
+                sheet=CONFIG.data.sheet,
+            output:
+                runs=[SHEET.file(run) for _, run in SHEET.runs(subject).iterrows()],
+                t1w=(
+                    [SHEET.path("t1w", subject=subject)]
+                    if "raw" in set(SHEET.runs(subject).source)
+                    else []
+                ),
+                truth=directory(f"{RESULTS}/simulate/truth/sub-{subject}"),
+            log:
+                f"logs/{DATASET}/simulate/sub-{subject}.log",
+            benchmark:
+                f"logs/{DATASET}/simulate/sub-{subject}.tsv"
+            conda:
+                "../../envs/mindreel.yaml"
+            threads: 1
+            resources:
+                mem_mb=3000,
+                runtime="30m",
+            params:
+                subject=subject,
+                cfg=section("simulate"),
+                data=section("data"),
+                bold=section("bold"),
+                root=CONFIG.data.root,
+                code=fingerprint("simulate"),
+            message:
+                "Scanning subject {params.subject} of the small world"
+            shell:
+                "python -m mindreel simulate subject --subject {params.subject} --sheet {input.sheet} "
+                "--scenes {input.scenes} --root {params.root} --truth {output.truth} "
+                "--cfg {params.cfg:q} --data {params.data:q} --bold {params.bold:q} > {log} 2>&1"
+
+    rule simulate_hcp:
+        output:
+            f"{RESULTS}/simulate/hcp/{{hcp_subject}}.dtseries.nii",
+        log:
+            f"logs/{DATASET}/simulate/hcp/{{hcp_subject}}.log",
+        benchmark:
+            f"logs/{DATASET}/simulate/hcp/{{hcp_subject}}.tsv"
+        conda:
+            "../../envs/mindreel.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime="30m",
+        params:
+            cfg=section("simulate"),
+            code=fingerprint("simulate"),
+        message:
+            "Scanning HCP-like subject {wildcards.hcp_subject}"
+        shell:
+            "python -m mindreel simulate hcp --subject {wildcards.hcp_subject} --run {output} --cfg {params.cfg:q} "
+            "> {log} 2>&1"

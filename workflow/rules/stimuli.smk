@@ -1,0 +1,26 @@
+rule extract_frames:
+    input:
+        movie=lambda wildcards: SHEET.path("movie", segment=wildcards.segment),
+    output:
+        "results/{dataset}/stimuli/{segment}.npy",
+    log:
+        "logs/{dataset}/stimuli/{segment}.log",
+    benchmark:
+        "logs/{dataset}/stimuli/{segment}.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        cfg=section("stimuli"),
+        volumes=lambda wildcards: SHEET.volumes(wildcards.segment),
+        tr_s=CONFIG.data.tr_s,
+        code=fingerprint("stimuli"),
+    message:
+        "Extracting the frames of {wildcards.segment}"
+    shell:
+        "python -m mindreel stimuli extract --movie {input.movie:q} --volumes {params.volumes} "
+        "--tr-s {params.tr_s} --out {output} --cfg {params.cfg:q} "
+        "> {log} 2>&1"
