@@ -1,4 +1,7 @@
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; must be set before numpy is imported
 
 import numpy as np
 import pytest

@@ -82,7 +82,7 @@ def clean(
     elif source == "mni":
         series = from_mni(run)
     else:
-        series = from_raw(run, anatomy, motion)
+        series = from_raw(run, anatomy, motion, cfg.registration.motion)
     cleaned, constant = standardise(series[kept], cfg.polynomial_order, cfg.constant_tolerance)
     dead = f"{constant.sum()} of {constant.size} vertices are constant or outside the image"
     print(f"{run}: kept {len(cleaned)} of {length} volumes; {dead}")
@@ -172,7 +172,7 @@ def from_mni(run: Path) -> np.ndarray:
     return np.stack([registration.sample(series[..., t], affine, points) for t in range(series.shape[-1])])
 
 
-def from_raw(run: Path, anatomy: Path, motion: Path | None) -> np.ndarray:
+def from_raw(run: Path, anatomy: Path, motion: Path | None, method: str) -> np.ndarray:
     """Follow the head through a scanner-space run and sample it at the subject's cortex: (T, 59412) float32.
 
     Volume t is read at A_t E x: x a grayordinate in the T1w's space, E the run's place relative to the T1w, A_t the
@@ -181,7 +181,7 @@ def from_raw(run: Path, anatomy: Path, motion: Path | None) -> np.ndarray:
     points = np.asarray(load_array(anatomy / "midthickness.npy"), np.float64)
     series, affine = read_image(run, dimensions=4)
     try:
-        transforms, centre = registration.realign(series, affine, reference=series.shape[-1] // 2)
+        transforms, centre = registration.REALIGN[method](series, affine, reference=series.shape[-1] // 2)
         still = registration.mean_volume(series, affine, transforms)
         t1w = registration.to_ants(*read_image(anatomy / "t1w.nii.gz", dimensions=3))
         place = registration.align_rigid(t1w, registration.to_ants(still, affine))

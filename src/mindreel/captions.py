@@ -26,8 +26,8 @@ def describe(*, frames: Path, model: Path, out: Path, cfg: Captions) -> None:
         (T, F, H, W, 3) uint8.
     model
         Folder of the captioner. Backend `transformers`: BlipForConditionalGeneration with its tokenizer and image
-        processor. Backend `lavis`: `hub/checkpoints/*.pth` and `bert-base-uncased/vocab.txt` are taken from it if they
-        are there; else LAVIS downloads them to its own cache.
+        processor. Backend `lavis`: `hub/checkpoints/blip_coco_caption_base.pth` and `bert-base-uncased/vocab.txt` are
+        taken from it if they are there; else LAVIS downloads them to its own cache.
     out
         Table: volume, frame, caption; T * F rows.
 
@@ -112,8 +112,14 @@ def _lavis(model: Path, cfg: Captions) -> Captioner:
     if (model / "hub").is_dir():
         torch.hub.set_dir(str(model.resolve() / "hub"))
     # LAVIS looks for bert-base-uncased in the working folder before it asks the hub
-    with contextlib.chdir(model if (model / "bert-base-uncased").is_dir() else "."):
-        blip, processors, _ = load_model_and_preprocess("blip_caption", "base_coco", is_eval=True, device=where)
+    try:
+        with contextlib.chdir(model if (model / "bert-base-uncased").is_dir() else "."):
+            blip, processors, _ = load_model_and_preprocess("blip_caption", "base_coco", is_eval=True, device=where)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{model}: LAVIS cannot load its captioner ({error}); without a network put hub/checkpoints/"
+            "blip_coco_caption_base.pth and bert-base-uncased/vocab.txt into this folder"
+        ) from error
 
     @torch.inference_mode()
     def caption(frames: np.ndarray) -> list[str]:

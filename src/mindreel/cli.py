@@ -9,7 +9,6 @@ import inspect
 import sys
 import types
 import typing
-from pathlib import Path
 
 from mindreel.config import Section, parse_section
 from mindreel.errors import InputError

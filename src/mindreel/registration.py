@@ -130,6 +130,25 @@ def realign(series: np.ndarray, affine: np.ndarray, reference: int) -> tuple[np.
     return transforms, centre
 
 
+def realign_ants(series: np.ndarray, affine: np.ndarray, reference: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find where the head is in every volume with ANTs' `BOLDRigid`; arguments and results are those of `realign`."""
+    mask = head(series[..., reference])
+    if mask.sum() < 100:
+        raise InputError(f"volume {reference} shows no head: {mask.sum()} bright voxels; look at the run in a viewer")
+    centre = move(affine, np.argwhere(mask)).mean(axis=0)
+    fixed = to_ants(series[..., reference], affine)
+    transforms = np.empty((series.shape[-1], 4, 4))
+    for volume in tqdm(range(series.shape[-1]), desc="realign", unit="volume", mininterval=5):
+        moving = to_ants(series[..., volume], affine)
+        with tempfile.TemporaryDirectory() as folder:
+            found = ants().registration(fixed, moving, type_of_transform="BOLDRigid", outprefix=f"{folder}/")
+            transforms[volume] = read_matrix(found["fwdtransforms"][-1])
+    return transforms, centre
+
+
+REALIGN = {"ants": realign_ants, "least-squares": realign}  # bold.registration.motion
+
+
 def _descend(affine, points, values, jacobian, centre, smooth, matrix) -> np.ndarray:
     # sums by einsum, not BLAS, whose last bits depend on the number of threads
     hessian = np.einsum("ni,nj->ij", jacobian, jacobian)

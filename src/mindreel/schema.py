@@ -52,16 +52,16 @@ def _loosen(definitions: dict, name: str) -> None:
             _loosen(definitions, value["$ref"].rsplit("/", 1)[1])
 
 
-def keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[str, object]]:
+def all_keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[str, object]]:
     """Every key of the configuration as a path and its field, experiments' sections by their own names."""
     found = []
     for name, field in section.model_fields.items():
         kinds = [k for k in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(k, type)]
         inner = next((k for k in kinds if issubclass(k, Section)), None)
         if inner is Experiment:
-            found += keys(Experiment)
+            found += all_keys(Experiment)
         elif inner is not None:
-            found += keys(inner, f"{prefix}{name}.")
+            found += all_keys(inner, f"{prefix}{name}.")
         elif name != "bases":
             found.append((f"{prefix}{name}", field))
     return found
@@ -70,7 +70,7 @@ def keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[str, o
 def reference() -> str:
     """The text of config/README.md: every key with its values and its meaning."""
     lines, section = [INTRO], None
-    for key, field in keys():
+    for key, field in all_keys():
         top = key.split(".")[0] if "." in key else "top level"
         if top != section:
             lines.append(f"\n## {top}\n\n| key | values | meaning |\n| --- | --- | --- |")

@@ -31,15 +31,13 @@ class Sheet:
         for column, allowed in {"split": ("train", "test"), "source": ("raw", "mni", "cifti")}.items():
             wrong = table[~table[column].isin(allowed)]
             if len(wrong):
-                raise InputError(
-                    f"{path}: {column} is {wrong[column].iloc[0]!r} in line {wrong.index[0] + 2}; expected {', '.join(allowed)}"
-                )
+                line, value = wrong.index[0] + 2, wrong[column].iloc[0]
+                raise InputError(f"{path}: {column} is {value!r} in line {line}; expected {', '.join(allowed)}")
         twice = table[table.duplicated(["subject", "segment", "repeat"])]
         if len(twice):
-            run = twice.iloc[0]
-            raise InputError(
-                f"{path}: subject {run.subject}, {run.segment}, repeat {run['repeat']} is listed twice (line {twice.index[0] + 2})"
-            )
+            line, run = twice.index[0] + 2, twice.iloc[0]
+            name = f"subject {run.subject}, {run.segment}, repeat {run['repeat']}"
+            raise InputError(f"{path}: {name} is listed twice (line {line}); remove one")
         if not table.volumes.str.fullmatch(r"\d+").all():
             raise InputError(f"{path}: column volumes must hold whole numbers")
         self.all = table.astype({"volumes": int})
@@ -77,7 +75,8 @@ class Sheet:
         """Volumes of a segment that remain after trimming."""
         length = int(self.all[self.all.segment == segment].volumes.iloc[0])
         if length not in self.config.bold.trim:
+            known = ", ".join(map(str, self.config.bold.trim))
             raise InputError(
-                f"{self.config.data.sheet}: {segment} has {length} volumes, but bold.trim knows only {list(self.config.bold.trim)}"
+                f"{self.config.data.sheet}: {segment} has {length} volumes, but bold.trim knows only {known}"
             )
         return length - sum(self.config.bold.trim[length])

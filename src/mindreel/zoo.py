@@ -258,11 +258,13 @@ def train_captioner(out: Path, seed: int, steps: int) -> dict:
     rng = np.random.default_rng(seed)
     data = draw_clips(4000, seed)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-    tokenizer = BertTokenizer(vocab={w: i for i, w in enumerate([*special, *vocabulary()])}, model_max_length=TOKENS)
+    words = {word: i for i, word in enumerate([*special, *vocabulary()])}
+    tokenizer = BertTokenizer(vocab=words, model_max_length=TOKENS, bos_token="[DEC]")
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": WIDTH, "encoder_hidden_size": WIDTH, "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 2 * TOKENS, "bos_token_id": 5,
+        "vocab_size": len(tokenizer), "hidden_size": WIDTH, "encoder_hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 5,
         "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0, "projection_dim": WIDTH, "label_smoothing": 0.0,
+        "max_position_embeddings": 2 * TOKENS,
     }  # fmt: skip
     vision = {
         "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4,

@@ -143,7 +143,7 @@ def test_mbm_stage_is_the_masked_autoencoders_own_attention(inputs):
 
 def test_a_layer_too_deep_names_the_key(inputs):
     cfg = config.Attention(layers=(1, 9), batch_size=3)
-    with pytest.raises(InputError, match="attention.layers"):
+    with pytest.raises(InputError, match=r"attention\.layers"):
         attention.maps(**inputs | {"cfg": cfg})
     assert not inputs["out"].exists()
 

@@ -29,7 +29,7 @@ def cfg() -> Bold:
         trim={VOLUMES: (1, 2), 16: (2, 4), 3: (2, 1)},
         polynomial_order=1,
         constant_tolerance=1e-6,
-        registration=Registration(transform="Affine", resolution_mm=8),
+        registration=Registration(motion="least-squares", transform="Affine", resolution_mm=8),
     )
 
 

@@ -26,7 +26,7 @@ BOLD = Bold(
     trim={25: (1, 4), 16: (2, 4)},
     polynomial_order=2,
     constant_tolerance=1e-6,
-    registration=Registration(transform="Affine", resolution_mm=8),
+    registration=Registration(motion="least-squares", transform="Affine", resolution_mm=8),
 )
 PATTERNS = Patterns(
     raw="subject{subject}/fmri/{segment}/raw/{segment}_{repeat}.nii.gz",

@@ -39,7 +39,11 @@ def section(name):
     """A section of the configuration as JSON; one of an experiment belongs to the experiment that owns the artifact."""
 
     def find(wildcards):
-        holder = CONFIG if name in type(CONFIG).model_fields else CONFIG.experiments[wildcards.owner]
+        holder = (
+            CONFIG
+            if name in type(CONFIG).model_fields
+            else CONFIG.experiments[wildcards.owner]
+        )
         return getattr(holder, name).model_dump_json()
 
     return find
