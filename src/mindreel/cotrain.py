@@ -40,6 +40,7 @@ def train(
     unet.to(where).train_only(cfg.trained)
     optimizer = training.adamw({brain: cfg.encoder_lr_scale, unet: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json() + encoder_settings.model_dump_json()
+    settings += training.stamp(encoder, generator, bold, *targets)
     run = training.Run(scratch, {"encoder": brain, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
     empty = clips.empty.to(where)
     for step in run.steps("cotrain"):

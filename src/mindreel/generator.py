@@ -23,7 +23,8 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
     clips = diffusion.Clips(targets, unet)
     unet.to(where).train_only(cfg.trained)
     optimizer = training.adamw({unet: 1.0}, cfg.optimizer)
-    run = training.Run(scratch, {"unet": unet.trained()}, optimizer, cfg.optimizer, cfg.model_dump_json())
+    settings = cfg.model_dump_json() + training.stamp(model, *targets)
+    run = training.Run(scratch, {"unet": unet.trained()}, optimizer, cfg.optimizer, settings)
     empty = clips.empty.to(where)
     for step in run.steps("generator"):
         rng = training.step_rng(cfg.seed, step)
