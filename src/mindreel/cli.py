@@ -9,6 +9,7 @@ import inspect
 import sys
 import types
 import typing
+from functools import partial
 
 from mindreel.config import Section, parse_section
 from mindreel.errors import InputError
@@ -70,7 +71,7 @@ def _add_options(parser: argparse.ArgumentParser, function: typing.Callable) -> 
         if typing.get_origin(kind) is list:
             kind, several = typing.get_args(kind)[0], True
         required = parameter.default is inspect.Parameter.empty
-        read = (lambda text, section=kind: parse_section(section, text)) if _is_section(kind) else kind
+        read = partial(_section, kind) if _is_section(kind) else kind
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
@@ -80,6 +81,13 @@ def _add_options(parser: argparse.ArgumentParser, function: typing.Callable) -> 
             default=None if required else parameter.default,
             metavar="JSON" if _is_section(kind) else kind.__name__.upper(),
         )
+
+
+def _section(kind: type[Section], text: str) -> Section:
+    try:
+        return parse_section(kind, text)
+    except (InputError, OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _is_section(kind: type) -> bool:

@@ -392,4 +392,7 @@ def load(*paths: str | Path) -> Config:
 def parse_section(section: type[Section], text: str) -> Section:
     """Read one section from the JSON that a rule passes on the command line, or from a JSON file of it."""
     content = text if text.lstrip().startswith("{") else Path(text).read_text()
-    return section.model_validate(json.loads(content))
+    try:
+        return section.model_validate(json.loads(content))
+    except ValidationError as error:
+        raise InputError(f"section {section.__name__}:\n" + "\n".join(_lines(error))) from None

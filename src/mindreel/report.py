@@ -280,7 +280,7 @@ def _differences(theirs: dict, mine: dict, path: str = "") -> list[str]:
 def verdict(rows: list[dict]) -> dict:
     """In how many comparisons the reconstructions beat the shuffled control with an interval clear of zero."""
     rows = [row for row in rows if row["difference"] is not None and not row["sampled"]]
-    return {"won": sum(row["clear"] for row in rows), "of": len(rows)}
+    return {"won": sum(row["beats"] for row in rows), "of": len(rows)}
 
 
 def score_rows(found: list[Result]) -> list[dict]:
@@ -309,7 +309,7 @@ def score_rows(found: list[Result]) -> list[dict]:
                     "difference_low": low,
                     "difference_high": None if control is None else control.difference_ci_high,
                     "p": "–" if control is None else p_text(control.p),
-                    "clear": bool(low is not None and low > 0),
+                    "beats": bool(low is not None and low > 0),
                     "sampled": metric.endswith("_sampled"),
                     "others": {c: part.loc[c, "value"] for c in part.index if c not in (MODEL, CONTROL)},
                 }

@@ -9,8 +9,8 @@
     video-classifier  VideoMAEForVideoClassification, object x motion
     unet              UNet2DConditionModel, conditioned on the caption's CLIP states
 
-Each is a folder written by `save_pretrained`, in half precision. `stable-diffusion/` is laid out as Stable
-Diffusion 1.5's folder is. The held-out quality of each goes to `quality.json` and to the zoo's README.
+Each is a folder written by `save_pretrained`, in half precision (the UNet's matrices in 8 bits). `stable-diffusion/` is
+laid out as Stable Diffusion 1.5's folder is. The held-out quality of each goes to `quality.json`.
 """
 
 import copy
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from mindreel import diffusion, world
 from mindreel.artifacts import load_json, save_json
 from mindreel.errors import InputError
-from mindreel.unet import TEMPORAL, VideoUNet, deflate
+from mindreel.unet import TEMPORAL, VideoUNet, deflate, inflate
 
 SIDE = 64  # pixels
 FPS = 3.0
@@ -219,6 +219,9 @@ def train_clip(out: Path, seed: int, steps: int) -> dict:
     }  # fmt: skip
     vision = {**tower, "num_hidden_layers": 4, "image_size": SIDE, "patch_size": 8}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+    # text states and embeddings share one space: what contrastive learning aligns with is what the UNet reads
+    nn.init.eye_(model.text_projection.weight)
+    model.text_projection.requires_grad_(False)
     tokens = tokenize(tokenizer, data.captions)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -430,7 +433,12 @@ def train_unet(out: Path, seed: int, steps: int) -> dict:
     model.train()
     fit([model], loss_of, steps, 1e-3, "unet", ema=(averaged, model))
     averaged.eval()
-    deflate(averaged).half().save_pretrained(folder / "unet")
+    small = deflate(averaged).half()
+    for parameter in small.parameters():
+        if parameter.ndim > 1:  # 8-bit matrices keep the zoo small; samples do not change visibly
+            parameter.data = parameter.data.to(torch.float8_e4m3fn)
+    small.save_pretrained(folder / "unet")
+    averaged = inflate(folder / "unet", "sparse-causal", "frames")
     index = {
         "_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"],
         "unet": ["diffusers", "UNet2DConditionModel"], "scheduler": ["diffusers", "DDIMScheduler"],

@@ -315,3 +315,10 @@ def test_provenance_is_whole(arguments):
     assert made["packages"]["numpy"] == np.__version__
     assert config.Config.model_validate(made["config"]).dataset == "demo"
     assert made["hardware"]["cores"] >= 1 and len(made["config_hash"]) == 12
+
+
+def test_only_a_difference_clear_of_zero_gets_the_badge(arguments, html):
+    """In a template a dict's own methods come before its keys: count the badges."""
+    rows = report.score_rows([report.load_result(folder, arguments["clips"]) for folder in arguments["metrics"]])
+    shown = html.count('class="badge good" title="the interval')
+    assert shown == sum(row["beats"] for row in rows) < len(rows)
