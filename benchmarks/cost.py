@@ -24,4 +24,5 @@ def cost(logs: Path) -> pd.DataFrame:
 if __name__ == "__main__":
     table = cost(Path(sys.argv[1] if len(sys.argv) > 1 else "logs/demo"))
     print(table.to_string())
-    print(f"\n{table.jobs.sum()} jobs, {table.cpu_s.sum() / 60:.1f} processor minutes, at most {table.max_rss_mb.max()} MB")
+    minutes, memory = table.cpu_s.sum() / 60, table.max_rss_mb.max()
+    print(f"\n{table.jobs.sum()} jobs, {minutes:.1f} processor minutes, at most {memory} MB")
