@@ -1,6 +1,6 @@
 """What a run cost: time and memory per rule, from the benchmark files below logs/.
 
-    python benchmarks/cost.py logs/demo
+python benchmarks/cost.py logs/demo
 """
 
 import sys

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mindreel.errors import InputError
 
@@ -265,6 +265,10 @@ class Report(Section):
     fps: Rate = Field(description="playing speed of the gallery (1/s)")
 
 
+# sections of stages that are made for each subject
+PerSubject = Literal["roi", "mbm", "encoder", "contrastive", "cotrain", "sampling"]
+
+
 class Experiment(Section):
     """One way to reconstruct: complete once its base is merged in."""
 
@@ -275,6 +279,29 @@ class Experiment(Section):
     generator: Generator
     cotrain: Cotrain
     sampling: Sampling
+    subjects: dict[str, dict[PerSubject, dict[str, Any]]] = Field(
+        default={}, description="what differs for a subject, as {subject: {section: {key: value}}}"
+    )
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _names(cls, subjects: Any) -> Any:
+        """YAML reads a subject named 3 as a number."""
+        return {str(name): own for name, own in subjects.items()} if isinstance(subjects, dict) else subjects
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Experiment":
+        for subject in self.subjects:
+            try:
+                self.of_subject(subject)
+            except ValidationError as error:
+                raise ValueError(f"subjects.{subject}:" + ";".join(_lines(error))) from None
+        return self
+
+    def of_subject(self, subject: str) -> "Experiment":
+        """The experiment with what differs for one subject merged in."""
+        own = self.subjects.get(subject)
+        return Experiment.model_validate(merge(self.model_dump(exclude={"subjects"}), own)) if own else self
 
 
 class Config(Section):

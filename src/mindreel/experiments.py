@@ -16,10 +16,17 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def settings(config: Config, experiment: str, stage: str) -> dict[str, Section]:
-    """All sections of the experiment that decide what the stage's artifact is: its own and those upstream."""
+def settings(config: Config, experiment: str, stage: str) -> dict[str, tuple[Section, dict[str, dict]]]:
+    """All sections of the experiment that decide what the stage's artifact is: its own and those upstream.
+
+    Each with what differs for single subjects.
+    """
     sections, upstream = STAGES[stage]
-    found = {name: getattr(config.experiments[experiment], name) for name in sections}
+    whole = config.experiments[experiment]
+    found = {}
+    for name in sections:
+        differing = {subject: own[name] for subject, own in whole.subjects.items() if name in own}
+        found[name] = (getattr(whole, name), differing)
     for earlier in upstream:
         found |= settings(config, experiment, earlier)
     return found

@@ -39,7 +39,7 @@ def schema() -> dict:
         **properties,
     }
     whole["$defs"]["Experiment"] = partial
-    for name in [ref["$ref"].rsplit("/", 1)[1] for ref in properties.values()]:
+    for name in [ref["$ref"].rsplit("/", 1)[1] for ref in properties.values() if "$ref" in ref]:
         _loosen(whole["$defs"], name)
     return whole
 
@@ -59,7 +59,7 @@ def all_keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[st
         kinds = [k for k in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(k, type)]
         inner = next((k for k in kinds if issubclass(k, Section)), None)
         if inner is Experiment:
-            found += all_keys(Experiment)
+            found += [(name if "." in name else f"experiments.NAME.{name}", f) for name, f in all_keys(Experiment)]
         elif inner is not None:
             found += all_keys(inner, f"{prefix}{name}.")
         elif name != "bases":
@@ -106,7 +106,8 @@ def _words(described: dict) -> str:
     if described.get("type") == "array":
         return f"list of {_words(described.get('items', {}))}"
     if described.get("type") == "object":
-        return f"mapping to {_words(described.get('additionalProperties', {}))}"
+        inner = described.get("additionalProperties")
+        return f"mapping to {_words(inner)}" if isinstance(inner, dict) else "mapping"
     name = {"number": "number", "integer": "whole number", "string": "text", "boolean": "true or false", "null": "null"}
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {described[key]:g}" for key, sign in signs.items() if key in described]

@@ -35,6 +35,19 @@ def test_misspelt_key_within_an_experiment_names_the_experiment(raw):
         config.validate(wrong)
 
 
+def test_what_differs_for_a_subject(raw):
+    whole = config.validate(raw).experiments["mind-video"]
+    sizes = {sub: whole.of_subject(sub).contrastive.optimizer.batch_size for sub in "123"}
+    assert sizes == {"1": 20, "2": 20, "3": 32}
+    assert whole.of_subject("3").contrastive.optimizer.steps == whole.contrastive.optimizer.steps
+
+
+def test_a_misspelt_key_for_a_subject_is_named(raw):
+    own = {1: {"contrastive": {"optimizer": {"batchsize": 32}}}}
+    with pytest.raises(InputError, match=r"mind-video.*subjects\.1:.*contrastive\.optimizer\.batchsize: unknown key"):
+        config.validate(config.merge(raw, {"experiments": {"mind-video": {"subjects": own}}}))
+
+
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [

@@ -40,6 +40,13 @@ def test_generator_change_keeps_the_encoder(raw):
     assert owns(owners(raw, overlay, "noisy"), "noisy") == {"generator", "cotrain", "sampling", "metrics", "attention"}
 
 
+def test_a_setting_of_one_subject_counts(raw):
+    own = {"2": {"contrastive": {"dropout": 0.1}}}
+    overlay = {"experiments": {"odd": {"base": "mind-video", "subjects": own}}}
+    mine = owns(owners(raw, overlay, "odd"), "odd")
+    assert mine == {"contrastive", "cotrain", "sampling", "metrics", "attention"}
+
+
 def test_oldest_ancestor_is_found_across_one_that_differs(raw):
     overlay = {
         "experiments": {

@@ -60,6 +60,20 @@ def test_a_section_reruns_its_stage_and_what_follows(edited):
     assert "sample_clips" in found and "cotrain" not in found
 
 
+def test_a_setting_of_one_subject_plans_that_subject_only(finished):
+    path = finished.folder / "config" / "demo.yaml"
+    text = path.read_text()
+    own = "  mind-video:\n    subjects: {2: {contrastive: {dropout: 0.2}}}\n"
+    finished.edit("config/demo.yaml", "  mind-video:\n", own)
+    try:
+        planned = finished.snakemake("-n", "--printshellcmds", *DEMO)
+    finally:
+        path.write_text(text)
+    commands = [line for line in planned.splitlines() if "python -m mindreel" in line and "report" not in line]
+    assert any("contrastive train" in line for line in commands)
+    assert all("sub-2" in line and "sub-1" not in line for line in commands)
+
+
 def test_an_early_section_reruns_the_chain(edited):
     found = edited("config.yaml", "alpha: 0.01", "alpha: 0.02")
     assert {"select_voxels", "gather_training_voxels", "tune_encoder", "cotrain", "write_report"} <= found

@@ -39,12 +39,12 @@ def section(name):
     """A section of the configuration as JSON; one of an experiment belongs to the experiment that owns the artifact."""
 
     def find(wildcards):
-        holder = (
-            CONFIG
-            if name in type(CONFIG).model_fields
-            else CONFIG.experiments[wildcards.owner]
-        )
-        return getattr(holder, name).model_dump_json()
+        if name in type(CONFIG).model_fields:
+            return getattr(CONFIG, name).model_dump_json()
+        whole = CONFIG.experiments[wildcards.owner]
+        if "sub" in wildcards.keys():
+            whole = whole.of_subject(wildcards.sub)
+        return getattr(whole, name).model_dump_json()
 
     return find
 
