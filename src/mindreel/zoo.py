@@ -480,11 +480,11 @@ def _judge_unet(out: Path, unet: VideoUNet, vae, scheduler, seed: int) -> dict:
 # Model -> its training and the steps it takes; later ones read earlier ones.
 RECIPES: dict[str, tuple[Callable[[Path, int, int], dict], int]] = {
     "vae": (train_vae, 4600),
-    "clip": (train_clip, 700),
+    "clip": (train_clip, 1150),
     "captioner": (train_captioner, 2600),
     "image-classifier": (train_image_classifier, 2200),
     "video-classifier": (train_video_classifier, 1500),
-    "unet": (train_unet, 4000),
+    "unet": (train_unet, 5300),
 }
 
 
