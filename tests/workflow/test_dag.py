@@ -77,7 +77,7 @@ def test_a_missing_run_stops_before_anything_starts(full):
     missing = "resources/wen2018/video_fmri_dataset/subject2/fmri/seg3/cifti/seg3_2_Atlas.dtseries.nii"
     (full.folder / missing).unlink()
     text = full.snakemake("-n", check=False)
-    assert "seg3_2_Atlas.dtseries.nii" in text and "Missing" in text
+    assert f"{missing} is missing: get it" in text and "column exclude of config/wen2018.tsv" in text
 
 
 def test_a_misspelt_key_stops_with_one_message(checkout):

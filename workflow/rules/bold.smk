@@ -4,7 +4,7 @@ NORMALISED = SHEET.names("mni", "cifti")
 
 rule register_anatomy:
     input:
-        t1w=lambda wildcards: SHEET.path("t1w", subject=wildcards.sub),
+        t1w=lambda wildcards: present(SHEET.path("t1w", subject=wildcards.sub)),
     output:
         directory("results/{dataset}/bold/sub-{sub}/anatomy"),
     log:
@@ -29,7 +29,7 @@ rule register_anatomy:
 
 rule clean_raw_run:
     input:
-        run=lambda wildcards: SHEET.file(RAW[wildcards.run]),
+        run=lambda wildcards: present(SHEET.file(RAW[wildcards.run])),
         anatomy=lambda wildcards: f"{RESULTS}/bold/{Path(wildcards.run).parent}/anatomy",
     output:
         bold="results/{dataset}/bold/{run}.npy",
@@ -61,7 +61,7 @@ rule clean_raw_run:
 
 rule clean_run:
     input:
-        run=lambda wildcards: SHEET.file(NORMALISED[wildcards.run]),
+        run=lambda wildcards: present(SHEET.file(NORMALISED[wildcards.run])),
     output:
         "results/{dataset}/bold/{run}.npy",
     log:

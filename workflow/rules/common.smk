@@ -1,10 +1,11 @@
 # The only helpers: the checked configuration, the sample sheet, and whose artifact a file is.
-from pathlib import Path
 import sys
+from pathlib import Path
 
-sys.path.insert(
-    0, workflow.basedir + "/src"
-)  # the package need not be installed where Snakemake runs
+from snakemake.exceptions import WorkflowError
+
+# the package need not be installed where Snakemake runs
+sys.path.insert(0, workflow.basedir + "/src")
 
 from mindreel.config import validate
 from mindreel.errors import InputError
@@ -86,6 +87,16 @@ def model(name):
         if (Path(workflow.basedir) / named).is_dir()
         else f"resources/models/{named.replace('/', '--')}"
     )
+
+
+def present(path):
+    """A file of the data set; one that is not there and that no rule makes stops the plan with a remedy."""
+    if CONFIG.simulate is None and not Path(path).exists():
+        raise WorkflowError(
+            f"{path} is missing: get it, correct data.root or data.patterns, "
+            f"or give a reason in the column exclude of {CONFIG.data.sheet}"
+        )
+    return path
 
 
 def pattern(names):

@@ -1,6 +1,6 @@
 rule extract_frames:
     input:
-        movie=lambda wildcards: SHEET.path("movie", segment=wildcards.segment),
+        movie=lambda wildcards: present(SHEET.path("movie", segment=wildcards.segment)),
     output:
         "results/{dataset}/stimuli/{segment}.npy",
     log:
