@@ -76,7 +76,7 @@ def test_a_deleted_artifact_is_restored_bit_for_bit(made, results):
     path = results / "roi" / "mind-video" / "sub-2" / "train.npy"
     before = path.read_bytes()
     path.unlink()
-    made.snakemake(*TEST, str(path.relative_to(made.folder)))
+    made.snakemake(*TEST, "--", str(path.relative_to(made.folder)))
     assert path.read_bytes() == before
 
 
@@ -84,7 +84,7 @@ def test_training_again_gives_the_same_weights(made, results):
     folder = results / "mbm" / "mind-video" / "sub-2"
     before = (folder / "model.safetensors").read_bytes()
     shutil.rmtree(folder)
-    made.snakemake(*TEST, str(folder.relative_to(made.folder)))
+    made.snakemake(*TEST, "--", str(folder.relative_to(made.folder)))
     assert (folder / "model.safetensors").read_bytes() == before
 
 
@@ -95,7 +95,7 @@ def test_a_truncated_run_names_the_file_and_the_remedy(made, results):
         assert len(file.read()) > len(whole)
     run.write_bytes(whole[: len(whole) // 2])
     try:
-        text = made.snakemake(*TEST, "--show-failed-logs", f"{RESULTS}/bold/sub-1/seg1_1.npy", check=False)
+        text = made.snakemake(*TEST, "--show-failed-logs", "--", f"{RESULTS}/bold/sub-1/seg1_1.npy", check=False)
     finally:
         run.write_bytes(whole)
     assert "mindreel bold:" in text and "seg1_1.nii.gz" in text and "truncated" in text
@@ -107,7 +107,7 @@ def test_a_movie_that_does_not_decode_names_the_file(made, results):
     whole = movie.read_bytes()
     movie.write_bytes(b"not a movie" * 100)
     try:
-        text = made.snakemake(*TEST, "--show-failed-logs", f"{RESULTS}/stimuli/seg2.npy", check=False)
+        text = made.snakemake(*TEST, "--show-failed-logs", "--", f"{RESULTS}/stimuli/seg2.npy", check=False)
     finally:
         movie.write_bytes(whole)
     assert "mindreel stimuli:" in text and "seg2.mp4" in text

@@ -27,7 +27,7 @@ def test_snakefile_is_a_table_of_contents(root):
 
 def rules(root):
     for path in sorted((root / "workflow" / "rules").glob("*.smk")):
-        for text in re.split(r"\n(?= *rule\b)", path.read_text())[1:]:
+        for text in re.split(r"(?m)^(?= *rule\b)", path.read_text())[1:]:
             yield path.stem, text
 
 
