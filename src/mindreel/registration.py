@@ -109,8 +109,7 @@ def realign(series: np.ndarray, affine: np.ndarray, reference: int) -> tuple[np.
     mask = head(still)
     mask[[0, -1]] = mask[:, [0, -1]] = mask[:, :, [0, -1]] = False  # no gradient at the edge
     voxels = np.argwhere(mask)[:: max(1, mask.sum() // POINTS)]
-    if len(voxels) < 100:
-        raise InputError(f"volume {reference} shows no head: {len(voxels)} bright voxels; look at the run in a viewer")
+    _need_head(len(voxels), reference)
     points = move(affine, voxels)
     centre = points.mean(axis=0)
     gradient = np.stack(np.gradient(still), axis=-1)[tuple(voxels.T)] @ np.linalg.inv(affine[:3, :3])
@@ -133,17 +132,18 @@ def realign(series: np.ndarray, affine: np.ndarray, reference: int) -> tuple[np.
 def realign_ants(series: np.ndarray, affine: np.ndarray, reference: int) -> tuple[np.ndarray, np.ndarray]:
     """Find where the head is in every volume with ANTs' `BOLDRigid`; arguments and results are those of `realign`."""
     mask = head(series[..., reference])
-    if mask.sum() < 100:
-        raise InputError(f"volume {reference} shows no head: {mask.sum()} bright voxels; look at the run in a viewer")
+    _need_head(mask.sum(), reference)
     centre = move(affine, np.argwhere(mask)).mean(axis=0)
     fixed = to_ants(series[..., reference], affine)
     transforms = np.empty((series.shape[-1], 4, 4))
     for volume in tqdm(range(series.shape[-1]), desc="realign", unit="volume", mininterval=5):
-        moving = to_ants(series[..., volume], affine)
-        with tempfile.TemporaryDirectory() as folder:
-            found = ants().registration(fixed, moving, type_of_transform="BOLDRigid", outprefix=f"{folder}/")
-            transforms[volume] = read_matrix(found["fwdtransforms"][-1])
+        transforms[volume] = _register(fixed, to_ants(series[..., volume], affine), type_of_transform="BOLDRigid")
     return transforms, centre
+
+
+def _need_head(bright: int, reference: int) -> None:
+    if bright < 100:
+        raise InputError(f"volume {reference} shows no head: {bright} bright voxels; look at the run in a viewer")
 
 
 REALIGN = {"ants": realign_ants, "least-squares": realign}  # bold.registration.motion
@@ -249,17 +249,21 @@ def align_rigid(fixed, moving) -> np.ndarray:
     -------
     matrix : (4, 4), points of `fixed` to points of `moving` (mm, RAS)
     """
+    return _register(
+        fixed,
+        moving,
+        type_of_transform="Rigid",
+        aff_iterations=(200, 100, 50),
+        aff_shrink_factors=(3, 2, 1),
+        aff_smoothing_sigmas=(2, 1, 0),
+        aff_random_sampling_rate=0.5,
+    )
+
+
+def _register(fixed, moving, **options: object) -> np.ndarray:
+    """Run an ANTs registration that ends in one matrix: (4, 4), points of `fixed` to points of `moving`."""
     with tempfile.TemporaryDirectory() as folder:
-        found = ants().registration(
-            fixed,
-            moving,
-            type_of_transform="Rigid",
-            aff_iterations=(200, 100, 50),
-            aff_shrink_factors=(3, 2, 1),
-            aff_smoothing_sigmas=(2, 1, 0),
-            aff_random_sampling_rate=0.5,
-            outprefix=f"{folder}/",
-        )
+        found = ants().registration(fixed, moving, outprefix=f"{folder}/", **options)
         return read_matrix(found["fwdtransforms"][-1])
 
 
