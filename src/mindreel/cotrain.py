@@ -1,10 +1,8 @@
 """Stage cotrain: tune encoder and generator together on a subject's fMRI-video pairs (MinD-Video 3.4)."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mindreel import diffusion, training
 from mindreel.artifacts import atomic, load_array, save_table
@@ -47,33 +45,24 @@ def train(
     settings += training.stamp(encoder, generator, bold, *targets)
     run = training.Run(scratch, {"encoder": brain, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
     empty = clips.empty.to(where)
+    mine, encode, denoise = training.share(cfg.optimizer.batch_size), training.parallel(brain), training.parallel(unet)
     for step in run.steps("cotrain"):
         rng = training.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
-        seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng).to(where)  # (B, W, V)
-        latents = clips.gather(clips.latents, segment, volume).to(where)  # (B, F, C, h, w)
-        with precision(where, cfg.precision):
-            tokens = diffusion.replace_some(brain(seen), empty, cfg.condition_dropout, rng)  # (B, L, D)
-            loss = diffusion.objective(unet, scheduler, latents, tokens, cfg.noise_beta)
-        training.update(optimizer, loss, cfg.optimizer, step, "cotrain", segment * clips.volumes + volume)
+        seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng)[mine].to(where)
+        latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
+        with training.precision(where, cfg.precision):
+            tokens = diffusion.replace_some(encode(seen), empty, cfg.condition_dropout, rng)  # (B / processes, L, D)
+            loss = diffusion.objective(denoise, scheduler, latents, tokens, cfg.noise_beta)
+        loss = training.update(optimizer, loss, cfg.optimizer, step, "cotrain", segment * clips.volumes + volume)
         if run.due(step):
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[-1]["lr"])
-    with atomic(out) as folder:
-        brain.save_pretrained(folder / "encoder")
-        unet.save_pretrained(folder / "unet")
-        save_table(folder / "history.tsv", run.table())
+    if training.number() == 0:
+        with atomic(out) as folder:
+            brain.save_pretrained(folder / "encoder")
+            unet.save_pretrained(folder / "unet")
+            save_table(folder / "history.tsv", run.table())
     run.finish()
-
-
-def precision(where: torch.device, kind: str) -> AbstractContextManager:
-    """What forward passes compute in (`cotrain.precision`); weights and what needs its precision stay float32."""
-    match kind:
-        case "bfloat16":
-            return torch.autocast(where.type, torch.bfloat16)
-        case "float32":
-            return nullcontext()
-        case _:
-            return training.precision(where)
 
 
 def save_memory(brain: FmriEncoder, unet: VideoUNet) -> None:

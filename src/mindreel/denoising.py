@@ -8,6 +8,7 @@ any diffusers scheduler, by name         make_scheduler, denoise
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import diffusers
@@ -158,6 +159,7 @@ def blended(
     scale: float,
     overlap: int,
     batch_size: int,
+    remembered: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda _, make: make(),
 ) -> Prediction:
     """Predict a stretch of clips as one movie: by windows of a clip's length that overlap, blended in latent space.
 
@@ -171,6 +173,7 @@ def blended(
     negative : (1, L, D) or None
     overlap : frames that neighbouring windows share, 0 to F - 1
     batch_size : windows predicted at once
+    remembered : is given, for each batch in turn, the number of windows and what predicts them; returns the prediction
 
     Returns
     -------
@@ -188,7 +191,8 @@ def blended(
             whole, share = batch // frames, (batch % frames / frames).to(positive)[:, None, None]
             after = (whole + 1).clamp(max=volumes - 1)
             states = torch.lerp(positive[whole], positive[after], share)
-            made = predict(unet, movie[place], timestep, states, negative, scale)
+            one = partial(predict, unet, movie[place], timestep, states, negative, scale)
+            made = remembered(len(batch), one).to(movie.device)
             place = place.flatten().to(movie.device)
             total.index_add_(0, place, (made * weight[:, None, None, None]).flatten(0, 1))
             weights.index_add_(0, place, weight.repeat(len(batch)))

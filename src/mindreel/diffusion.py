@@ -14,6 +14,7 @@ import torch
 from diffusers import DDPMScheduler, SchedulerMixin
 from torch.nn import functional as F
 
+from mindreel import training
 from mindreel.artifacts import load_array
 from mindreel.errors import InputError
 from mindreel.unet import VideoUNet
@@ -113,14 +114,15 @@ def replace_some(
 
     Parameters
     ----------
-    states : (B, L, D)
+    states : (B, L, D), this process's clips
     empty : (L, D)
 
     Returns
     -------
     (B, L, D)
     """
-    replaced = torch.from_numpy(rng.random(len(states)) < probability).to(states.device)
+    replaced = training.own_rows(lambda count: torch.from_numpy(rng.random(count) < probability), len(states))
+    replaced = replaced.to(states.device)
     return torch.where(replaced[:, None, None], empty, states)
 
 
@@ -161,7 +163,7 @@ def objective(
 
     Parameters
     ----------
-    latents : (B, F, C, h, w) float32
+    latents : (B, F, C, h, w) float32, this process's clips
     states : (B, L, D)
     min_snr_gamma : weigh timesteps by `min_snr_weights`; None: all alike
 
@@ -169,8 +171,10 @@ def objective(
     -------
     () float32
     """
-    noise = clip_noise(latents.shape, noise_beta, device=latents.device)
-    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
+    batch, *shape = latents.shape
+    where, last = latents.device, scheduler.config.num_train_timesteps
+    noise = training.own_rows(lambda count: clip_noise((count, *shape), noise_beta, device=where), batch)
+    timesteps = training.own_rows(lambda count: torch.randint(last, (count,), device=where), batch)
     predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, states)
     match scheduler.config.prediction_type:
         case "epsilon":

@@ -4,6 +4,7 @@ Paper to code (MinD-Video 3.3): x_t -> `patches`, `embed`; x^spat -> `Block.spat
 Letters: B batch, W window, V voxels, P patches, D width, L condition tokens.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,7 @@ from mindreel.positions import sincos
 from mindreel.weights import load_strictly, read_config, read_weights
 
 LAYER_NORM_EPS = 1e-5
+Change = Callable[[torch.Tensor], torch.Tensor]
 TOKEN_GAIN = 0.65  # (choice) fresh tokens have about the norm of a caption's states
 
 
@@ -381,22 +383,23 @@ class FmriEncoder(PatchModel):
         load_strictly(model, state, str(folder), missing=added, unused=dropped)
         return model
 
-    def features(self, bold: torch.Tensor) -> torch.Tensor:
-        """(B, W, V) -> (B, W, P, D), the normalised output of the last block."""
-        return self._run(bold, ())[0]
+    def features(self, bold: torch.Tensor, change: Change | None = None) -> torch.Tensor:
+        """(B, W, V) -> (B, W, P, D), the normalised output of the last block; `change` as in `forward`."""
+        return self._run(bold, (), change)[0]
 
-    def forward(self, bold: torch.Tensor) -> torch.Tensor:
+    def forward(self, bold: torch.Tensor, change: Change | None = None) -> torch.Tensor:
         """Encode windows.
 
         Parameters
         ----------
         bold : (B, W, V) float32, standardised.
+        change : what is done to the embedded patches (B, W, P, D) before they learn their positions.
 
         Returns
         -------
         (B, L, token width).
         """
-        return self.head(self.features(bold).flatten(1, 2))
+        return self.head(self.features(bold, change).flatten(1, 2))
 
     @staticmethod
     def pool(tokens: torch.Tensor) -> torch.Tensor:
@@ -422,13 +425,18 @@ class FmriEncoder(PatchModel):
             )
         return self._run(bold, layers)[1]
 
-    def _run(self, bold: torch.Tensor, layers: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _run(
+        self, bold: torch.Tensor, layers: tuple[int, ...], change: Change | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, window = bold.shape[:2]
         if window != self.config["window"]:
             raise InputError(
                 f"the encoder takes windows of {self.config['window']} volumes, found {window}; see encoder.window"
             )
-        x = self.embed(self.patches(bold.flatten(0, 1))) + self.positions  # (B W, P, D)
+        x = self.embed(self.patches(bold.flatten(0, 1)))  # (B W, P, D)
+        if change is not None:
+            x = change(x.unflatten(0, (batch, window))).flatten(0, 1)
+        x = x + self.positions
         received = {}
         for number, block in enumerate(self.blocks, start=1):
             if number in layers:

@@ -35,7 +35,7 @@ def folder(
     config
         The configuration whose section metrics (and features) is used.
     image_classifier, video_classifier, clip, diffusion
-        Folders of a ViTForImageClassification, a VideoMAEForVideoClassification, a CLIPModel and Stable Diffusion.
+        Folders of an image classifier, a VideoMAEForVideoClassification, a CLIPModel and Stable Diffusion.
     workers
         Clips compared at once.
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import zlib
-from functools import cache
 from pathlib import Path
 
 import av
@@ -74,7 +73,7 @@ def read_image(item: Item, sample: bool) -> dict:
     path = Path(item.path)
     if item.kind == "cifti":
         series = headers.open_series(path)
-        facts = {"shape": list(series.shape), "tr_s": series.tr_s, "cortex": cortex_problem(series)}
+        facts = {"shape": list(series.shape), "tr_s": series.tr_s, "cortex": series.cortex_problem()}
         slice_of = _columns if not facts["cortex"] else None
     else:
         series = headers.open_image(path)
@@ -86,24 +85,6 @@ def read_image(item: Item, sample: bool) -> dict:
     if sample:
         facts["sample"] = look(slice_of(series)) if slice_of else None
     return facts
-
-
-def cortex_problem(series: headers.Series) -> str:
-    """What keeps a dense series from having the fsLR 32k cortex; "": nothing."""
-    for name, wanted in _cortex().items():
-        if name not in series.surfaces:
-            return f"has no {name}, only {', '.join(series.structures)}"
-        found = series.surfaces[name]
-        if not np.array_equal(found.vertices, wanted):
-            text = f"{len(found.vertices)} vertices of a mesh of {found.mesh}"
-            return f"{name} has {text}, expected {len(wanted)} of {surface.MESH} (fsLR 32k without medial wall)"
-    return ""
-
-
-@cache
-def _cortex() -> dict[str, np.ndarray]:
-    """The vertices that each hemisphere's fsLR 32k cortex must have."""
-    return {name: model.vertex for name, _, model in surface.cortex_axis().iter_structures()}
 
 
 def check_end(path: str, image: nib.Nifti1Pair) -> None:

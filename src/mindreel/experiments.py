@@ -1,8 +1,14 @@
 """Whose artifact is it: experiments share every stage in which they and all that lies upstream agree."""
 
-from mindreel.config import Config, Section
+from typing import Any
 
-# Stage -> the sections of an experiment it reads, and the experiment's stages it is made from.
+from mindreel.config import Config, Experiment
+
+# Keys of a section that only plan jobs: what was made under another value is still right.
+PLANNED = {"sampling": {"controls", "samples", "shard", "overlap"}}
+
+# Stage -> the sections of an experiment it reads (or parts of them: `decides`), and the experiment's stages it is made
+# from. Beside the stages: pretrain, the part of mbm that no subject has a say in; captioned, the same of sampling.
 STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "roi": (("roi",), ()),
     "pretrain": (("pretrain",), ()),
@@ -11,13 +17,29 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "generator": (("generator",), ()),
     "cotrain": (("cotrain",), ("contrastive", "generator")),
     "sampling": (("sampling",), ("cotrain",)),
+    "captioned": (("told",), ("generator",)),
     "metrics": ((), ("sampling",)),
     "attention": ((), ("cotrain",)),
 }
 
 
-def settings(config: Config, experiment: str, stage: str) -> dict[str, tuple[Section, dict[str, dict]]]:
-    """All sections of the experiment that decide what the stage's artifact is: its own and those upstream.
+def decides(experiment: Experiment, name: str) -> Any:
+    """A section without the keys that only plan jobs; or told, the part of sampling that clips of captions depend on.
+
+    Other controls decide, since the scores of all conditions lie under one name, that of the experiment whose clips
+    they are of; captions are sampled alike whatever else is scored.
+    """
+    section = "sampling" if name == "told" else name
+    found = getattr(experiment, section).model_dump(exclude=PLANNED.get(section))
+    if name == "sampling":
+        found["controls"] = experiment.sampling.controls
+    if name == "told":  # unless there is no guidance, it pushes away from the empty caption, whatever `negative` says
+        found["negative"] = found["negative"] == "none"
+    return found
+
+
+def settings(config: Config, experiment: str, stage: str) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """All that decides what the stage's artifact of an experiment is: of the stage and of those upstream.
 
     Each with what differs for single subjects.
     """
@@ -25,8 +47,9 @@ def settings(config: Config, experiment: str, stage: str) -> dict[str, tuple[Sec
     whole = config.experiments[experiment]
     found = {}
     for name in sections:
-        differing = {subject: own[name] for subject, own in whole.subjects.items() if name in own}
-        found[name] = (getattr(whole, name), differing)
+        of_all = decides(whole, name)
+        own = {} if name == "told" else {sub: decides(whole.of_subject(sub), name) for sub in whole.subjects}
+        found[name] = (of_all, {sub: differing for sub, differing in own.items() if differing != of_all})
     for earlier in upstream:
         found |= settings(config, experiment, earlier)
     return found

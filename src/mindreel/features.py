@@ -40,7 +40,7 @@ def extract(
     clips
         (N, F, H, W, 3) uint8 each: lossless arrays, because what a GIF or MP4 keeps of a clip scores differently.
     image_classifier
-        Folder of a ViTForImageClassification.
+        Folder of an image classifier of transformers (any that AutoModelForImageClassification reads).
     video_classifier
         Folder of a VideoMAEForVideoClassification.
     clip
@@ -151,10 +151,11 @@ def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _image_classifier(folder: Path, cfg: Features) -> Network:
     """Every frame by itself: logits (N, F, C)."""
-    from transformers import ViTForImageClassification, ViTImageProcessorPil
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    prepare = processor(ViTImageProcessorPil, folder, "image_classifier")
-    model = frozen(ViTForImageClassification, folder, "image_classifier")
+    # Pillow's resizing everywhere: with torchvision installed the other backend would give slightly other scores
+    prepare = processor(AutoImageProcessor, folder, "image_classifier", backend="pil")
+    model = frozen(AutoModelForImageClassification, folder, "image_classifier")
 
     def logits(clips: np.ndarray) -> torch.Tensor:
         return model(_per_frame(prepare, clips)).logits.unflatten(0, clips.shape[:2])

@@ -26,7 +26,7 @@ def model(*, name: str, out: Path) -> None:
     Parameters
     ----------
     name
-        Hub id, such as openai/clip-vit-large-patch14.
+        Hub id, such as openai/clip-vit-large-patch14, or efficientnet-lite0, whose weights an installed package holds.
     out
         Folder; written whole or not at all.
 
@@ -35,6 +35,11 @@ def model(*, name: str, out: Path) -> None:
     InputError
         If there is no network, no such model, or no weights of a kind that can be read safely.
     """
+    if name == "efficientnet-lite0":
+        from mindreel import lite
+
+        lite.save(out)
+        return
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,

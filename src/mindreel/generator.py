@@ -34,21 +34,23 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
     settings = cfg.model_dump_json() + training.stamp(model, *targets)
     run = training.Run(scratch, {"unet": unet.trained()}, optimizer, cfg.optimizer, settings)
     empty = clips.empty.to(where)
+    mine, parallel = training.share(cfg.optimizer.batch_size), training.parallel(unet)
     for step in run.steps("generator"):
         rng = training.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
-        latents = clips.gather(clips.latents, segment, volume).to(where)  # (B, F, C, h, w)
-        states = clips.gather(clips.states, segment, volume).to(where)  # (B, L, D)
+        latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
+        states = clips.gather(clips.states, segment[mine], volume[mine]).to(where)  # (B / processes, L, D)
         states = diffusion.replace_some(states, empty, cfg.condition_dropout, rng)
         with training.precision(where):
-            loss = diffusion.objective(unet, scheduler, latents, states, cfg.noise_beta, cfg.min_snr_gamma)
-        training.update(optimizer, loss, cfg.optimizer, step, "generator", segment * clips.volumes + volume)
+            loss = diffusion.objective(parallel, scheduler, latents, states, cfg.noise_beta, cfg.min_snr_gamma)
+        loss = training.update(optimizer, loss, cfg.optimizer, step, "generator", segment * clips.volumes + volume)
         if run.due(step):
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
-    with atomic(out) as folder:
-        unet.save_pretrained(folder)
-        save_table(folder / "history.tsv", run.table())
-        Image.fromarray(sample_sheet(unet, vae, model, clips, cfg)).save(folder / "samples.png")
+    if training.number() == 0:
+        with atomic(out) as folder:
+            unet.save_pretrained(folder)
+            save_table(folder / "history.tsv", run.table())
+            Image.fromarray(sample_sheet(unet, vae, model, clips, cfg)).save(folder / "samples.png")
     run.finish()
 
 

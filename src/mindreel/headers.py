@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import nibabel as nib
 import numpy as np
 
+from mindreel import surface
 from mindreel.errors import InputError
 from mindreel.niftihead import CIFTI, extensions, read_head
 
@@ -50,6 +51,25 @@ class Series(NamedTuple):
         part = matrix[:, first:last] if self.time == 0 else matrix[first:last].T
         values = np.array(part, np.float32)
         return values if self.scale == (1.0, 0.0) else values * np.float32(self.scale[0]) + np.float32(self.scale[1])
+
+    def cortex_problem(self) -> str:
+        """Say what keeps the file from having the fsLR 32k cortex without the medial wall; "": nothing."""
+        for name, wanted in zip(surface.CORTEX, surface.vertices(), strict=True):
+            if name not in self.surfaces:
+                return f"has no {name}, only {', '.join(self.structures)}"
+            found = self.surfaces[name]
+            if not np.array_equal(found.vertices, wanted):
+                text = f"{len(found.vertices)} vertices of a mesh of {found.mesh}"
+                return f"{name} has {text}, expected {len(wanted)} of {surface.MESH} (fsLR 32k without medial wall)"
+        return ""
+
+    def cortex(self) -> np.ndarray:
+        """Read the cortex, left before right, all volumes: (T, 59412) float32."""
+        first = [self.surfaces[name].first for name in surface.CORTEX]
+        if first[1] == first[0] + surface.LEFT:
+            return self.read(first[0], first[0] + surface.VERTICES)
+        counts = (surface.LEFT, surface.VERTICES - surface.LEFT)
+        return np.concatenate([self.read(at, at + n) for at, n in zip(first, counts, strict=True)], axis=1)
 
 
 def open_series(path: Path) -> Series:

@@ -11,10 +11,11 @@ from mindreel import artifacts, pixels, statistics
 from mindreel.config import Metrics
 from mindreel.errors import InputError
 from mindreel.scenes import scenes
-from mindreel.summary import metrics_of, nway_names, summarise
+from mindreel.summary import metrics_of, nway_names, pairwise_draws, summarise
 
 PCC_GATE = 0.6  # Mind-Animator: clips not more similar to the true one than this count as 0
 FIRST = (1, 5)  # identification: the own clip is among the first so many
+PAIRS = 400  # clips are compared with true clips of other scenes until there are about so many pairs
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def score(
       standard error of that for this clip
     - nway_top1_image_{N}way, nway_top1_video_{N}way: only the best class of the true frame or clip counts
     - clip_pcc_adjacent, clip_pcc_gated: how much neighbouring frames resemble each other in CLIP space
+    - clip_cosine_pairwise: how much reconstructions of different scenes resemble each other in CLIP space
     - identify_clip_top1, _top5, _rank and identify_latent_...: is the own true clip found among all true clips
     - epe_ilk: end-point error of the optical flow (pixels)
 
@@ -61,7 +63,8 @@ def score(
         What it made of `frames`.
     out
         Folder of clips.tsv (condition, clip, segment, volume, scene, one column per metric), summary.tsv (one row per
-        metric and condition) and classes.tsv (the best classes of the true and reconstructed clips).
+        metric and condition), classes.tsv (the best classes of the true and reconstructed clips) and pairwise.npy
+        (conditions, S, S) float32 (mean cosines of the clips of every two scenes in CLIP space).
     workers
         Clips compared at once.
 
@@ -91,15 +94,19 @@ def compare(*, metrics: list[Path], out: Path, cfg: Metrics) -> None:
         Folders …/{experiment}/sub-{subject} that `score` wrote. The first one's experiment is the reference.
     out
         Table, one row per metric, experiment but the reference, and subject: value, reference (means over clips of
-        both), difference (positive: the experiment is better), t and p_t (two-sample t-test, as in the papers),
-        p_paired (permutation within scenes), and p_t_holm, p_paired_holm: corrected over the rows of the metric.
+        both), difference (positive: the experiment is better), difference_ci_low, difference_ci_high (95%, paired,
+        block bootstrap over scenes), t and p_t (two-sample t-test, as in the papers), p_paired (permutation within
+        scenes), and p_t_holm, p_paired_holm: corrected over the rows of the metric. For
+        clip_cosine_pairwise the interval draws both clips of every pair; there are no tests of it, since they would
+        take the clips' values for independent.
 
     Raises
     ------
     InputError
         If two experiments have scored other clips.
     """
-    tables = {(path.parent.name, path.name.removeprefix("sub-")): _model_clips(path) for path in metrics}
+    folders = {(path.parent.name, path.name.removeprefix("sub-")): path for path in metrics}
+    tables = {key: _model_clips(path) for key, path in folders.items()}
     against = metrics[0].parent.name
     rng = np.random.default_rng(cfg.seed)
     rows = []
@@ -109,14 +116,32 @@ def compare(*, metrics: list[Path], out: Path, cfg: Metrics) -> None:
             continue
         if not table["scene"].equals(reference["scene"]):
             raise InputError(f"metrics: {experiment} and {against} scored other clips of sub-{subject}; rerun metrics")
+        scene = table["scene"].to_numpy()
+        weights = statistics.draw_blocks(scene, cfg.bootstrap, np.random.default_rng(cfg.seed))  # changes no other draw
         for metric in (name for name in metrics_of(table.columns) if name in reference):
             a, b = table[metric].to_numpy(float), reference[metric].to_numpy(float)
             sign = -1 if statistics.lower_is_better(metric) else 1
-            t, p_t = statistics.two_sample_t(a, b)
-            p_paired = statistics.paired_permutation(a - b, table["scene"].to_numpy(), cfg.permutations, rng)
-            rows.append((metric, experiment, subject, against, a.mean(), b.mean(), sign * (a - b).mean()))
-            rows[-1] += (sign * t, p_t, p_paired)
-    columns = ["metric", "experiment", "subject", "against", "value", "reference", "difference", "t", "p_t", "p_paired"]
+            row = {"metric": metric, "experiment": experiment, "subject": subject, "against": against}
+            row |= {"value": a.mean(), "reference": b.mean(), "difference": sign * (a - b).mean()}
+            if metric == statistics.PAIRWISE:
+                both = np.stack([_between(folders[name, subject]) for name in (experiment, against)])
+                drawn = sign * (pairwise_draws(both, scene, weights) @ [1, -1])
+                t = p_t = p_paired = np.nan
+            else:
+                drawn = sign * statistics.weighted_means((a - b)[:, None], weights)[:, 0]
+                t, p_t = statistics.two_sample_t(a, b)
+                p_paired = statistics.paired_permutation(a - b, scene, cfg.permutations, rng)
+            low, high = statistics.interval(drawn)
+            row |= {
+                "difference_ci_low": low,
+                "difference_ci_high": high,
+                "t": sign * t,
+                "p_t": p_t,
+                "p_paired": p_paired,
+            }
+            rows.append(row)
+    columns = ["metric", "experiment", "subject", "against", "value", "reference", "difference"]
+    columns += ["difference_ci_low", "difference_ci_high", "t", "p_t", "p_paired"]
     table = pd.DataFrame(rows, columns=columns)
     for p in ("p_t", "p_paired"):
         corrected = [pd.Series(statistics.holm(family), family.index) for _, family in table.groupby("metric")[p]]
@@ -127,8 +152,15 @@ def compare(*, metrics: list[Path], out: Path, cfg: Metrics) -> None:
 # ---------------------------------------------------------------------------------------------- metrics of a clip
 
 
-def measure(made: Clips, true: Clips, cfg: Metrics, rng: np.random.Generator, workers: int) -> dict[str, np.ndarray]:
-    """Every metric that the features at hand allow: name to (N,) float."""
+def measure(
+    made: Clips,
+    true: Clips,
+    cfg: Metrics,
+    rng: np.random.Generator,
+    workers: int,
+    scene: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Every metric that the features at hand allow: name to (N,) float; with the scenes (N,) pairwise ones too."""
     columns = pixels.compare_clips(made.pictures, true.pictures, workers)
     for kind in ("image", "video"):
         if kind in made.features:
@@ -136,6 +168,8 @@ def measure(made: Clips, true: Clips, cfg: Metrics, rng: np.random.Generator, wo
     if "clip" in made.features:
         embedded, known = made.features["clip"], true.features["clip"]
         columns |= clip_pcc(embedded, known) if embedded.shape[1] > 1 else {}
+        if scene is not None and scene.min() < scene.max():
+            columns[statistics.PAIRWISE] = statistics.pairwise_similarity(embedded.mean(1), scene)
         columns |= _identification("clip", embedded.mean(1), known.mean(1))
     if "latent" in made.features:
         columns |= _identification("latent", made.features["latent"], true.features["latent"])
@@ -205,22 +239,29 @@ def top_classes(logits: np.ndarray, count: int) -> np.ndarray:
     return best
 
 
-def against_others(
-    made: Clips, true: Clips, partner: np.ndarray | None, cfg: Metrics, workers: int
-) -> dict[str, float]:
-    """Scores of the reconstructions against the true clips of their partners (N,): metric to mean over clips."""
-    if partner is None:
+def against_others(made: Clips, true: Clips, partner: np.ndarray, cfg: Metrics, workers: int) -> dict[str, float]:
+    """Scores of the reconstructions against true clips of other scenes: metric to mean over the pairs.
+
+    partner : (K, N) int, numbers of true clips. Of every pair of clips one frame is compared as a picture, drawn at
+    random: so there are more pairs for the same work.
+    """
+    if not len(partner):
         return {}
-    columns = pixels.compare_clips(made.pictures, [true.pictures[n] for n in partner], workers, "other scenes")
+    rng = np.random.default_rng(cfg.seed)  # its own, so that this changes no other number
+    clip, partner = np.tile(np.arange(partner.shape[1]), len(partner)), partner.ravel()
+    frame = rng.integers(len(made.pictures[0]), size=len(clip))
+    pictures = [made.pictures[n][f : f + 1] for n, f in zip(clip, frame, strict=True)]
+    shown = [true.pictures[n][f : f + 1] for n, f in zip(partner, frame, strict=True)]
+    columns = pixels.compare_clips(pictures, shown, workers, "other scenes")
+    mine = {name: array[clip] for name, array in made.features.items()}
     others = {name: array[partner] for name, array in true.features.items()}
     for kind in ("image", "video"):
-        if kind in made.features:
-            rng = np.random.default_rng(cfg.seed)  # its own, so that this changes no other number
-            columns |= _accuracies(kind, made.features[kind], others[kind], cfg, rng)
-    if "clip" in made.features and made.features["clip"].shape[1] > 1:
-        columns["clip_pcc_gated"] = clip_pcc(made.features["clip"], others["clip"])["clip_pcc_gated"]
-    if "flow" in made.features:
-        columns["epe_ilk"] = end_point_error(made.features["flow"], others["flow"])
+        if kind in mine:
+            columns |= _accuracies(kind, mine[kind], others[kind], cfg, rng)
+    if "clip" in mine and mine["clip"].shape[1] > 1:
+        columns["clip_pcc_gated"] = clip_pcc(mine["clip"], others["clip"])["clip_pcc_gated"]
+    if "flow" in mine:
+        columns["epe_ilk"] = end_point_error(mine["flow"], others["flow"])
     return {name: float(column.mean()) for name, column in columns.items()}
 
 
@@ -239,10 +280,13 @@ def write(
     """Score every condition of `made` against `true` and write the tables; `index` has a row per clip (`number`)."""
     _check_ways(labels, cfg)
     rng = np.random.default_rng(cfg.seed)
-    partner = statistics.mismatched(index["scene"].to_numpy(), rng)
+    scene = index["scene"].to_numpy()
+    others = np.random.default_rng([cfg.seed, len(scene)])  # not the draw that may have made the shuffled control
+    drawn = [statistics.mismatched(scene, others) for _ in range(-(-PAIRS // len(scene)))]
+    partner = np.array([row for row in drawn if row is not None])
     tables, classes, mismatched = [], [_classes("true", true, labels, cfg)], {}
     for condition, clips in made.items():
-        columns = measure(clips, true, cfg, rng, workers)
+        columns = measure(clips, true, cfg, rng, workers, scene)
         tables.append(pd.concat([index.assign(condition=condition), pd.DataFrame(columns)], axis=1))
         classes.append(_classes(condition, clips, labels, cfg))
         found = against_others(clips, true, partner, cfg, workers)
@@ -251,8 +295,27 @@ def write(
     table.insert(0, "condition", table.pop("condition"))
     with artifacts.atomic(out) as folder:
         artifacts.save_table(folder / "clips.tsv", table)
-        artifacts.save_table(folder / "summary.tsv", summarise(table, cfg, rng, mismatched))
+        between = None
+        if statistics.PAIRWISE in table:
+            spaces = [clips.features["clip"].mean(1) for clips in made.values()]
+            between = np.stack([statistics.between_scenes(space, scene) for space in spaces])
+            artifacts.save_array(folder / "pairwise.npy", between.astype(np.float32))
+        summary = summarise(table, cfg, rng, mismatched, between, _alone(true, scene))
+        artifacts.save_table(folder / "summary.tsv", summary)
         artifacts.save_table(folder / "classes.tsv", pd.concat(classes, ignore_index=True))
+
+
+def _alone(true: Clips, scene: np.ndarray) -> dict[str, float]:
+    """What the true clips score in the metrics that look at one set of clips only."""
+    if "clip" not in true.features:
+        return {}
+    embedded = true.features["clip"]
+    found = {}
+    if embedded.shape[1] > 1:
+        found["clip_pcc_adjacent"] = clip_pcc(embedded, embedded)["clip_pcc_adjacent"].mean()
+    if scene.min() < scene.max():
+        found[statistics.PAIRWISE] = statistics.pairwise_similarity(embedded.mean(1), scene).mean()
+    return found
 
 
 def _features(folder: Path, clips: int) -> dict[str, np.ndarray]:
@@ -318,3 +381,8 @@ def _model_clips(folder: Path) -> pd.DataFrame:
     """The rows of clips.tsv that belong to the model, its first condition."""
     table = artifacts.load_table(folder / "clips.tsv")
     return table[table.condition == table.condition.iloc[0]].reset_index(drop=True)
+
+
+def _between(folder: Path) -> np.ndarray:
+    """The model's mean cosines between scenes: (S, S)."""
+    return artifacts.load_array(folder / "pairwise.npy")[0]

@@ -45,8 +45,8 @@ def frozen(kind: type, folder: Path, key: str) -> torch.nn.Module:
     return model.float().eval().requires_grad_(False).to(device())
 
 
-def processor(kind: type, folder: Path, key: str) -> Any:
-    """Load a tokenizer or image processor.
+def processor(kind: type, folder: Path, key: str, **options: Any) -> Any:
+    """Load a tokenizer or image processor; `options` go to its `from_pretrained`.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def processor(kind: type, folder: Path, key: str) -> Any:
         If its files are not in the folder.
     """
     try:
-        return kind.from_pretrained(folder, local_files_only=True)
+        return kind.from_pretrained(folder, local_files_only=True, **options)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: found no {kind.__name__} there ({error}); {_remedy(key)}") from error
 

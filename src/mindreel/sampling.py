@@ -5,7 +5,7 @@ torch is imported where it is used: gathering and filming do without.
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from mindreel.errors import InputError
 from mindreel.video import beside, write_mp4
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import AutoencoderKL, SchedulerMixin
 
     from mindreel.conditions import Source
@@ -42,16 +43,17 @@ def sample(
 
     `cotrained` has encoder/ and unet/, `model` is a Stable Diffusion folder (vae/, scheduler/), `bold` and `train_bold`
     are the subject's test.npy and train.npy (S, T, V), `empty` is the targets folder of any segment (empty.npy, and
-    the shape of its latents). `control` is fmri, or shuffled: each clip is made from another clip's fMRI; fmri_2,
-    fmri_3, … are further samples of the same. `segments` are numbers from 0 in the order of test.npy (none: all).
+    the shape of its latents). `control` is fmri; or shuffled: each clip is made from another clip's fMRI; or mean: from
+    the mean of test.npy. fmri_2, fmri_3, … are further samples of the same. `segments` are numbers from 0 in the order
+    of test.npy (none: all).
     `out` becomes (N, F, H, W, 3) uint8, N = T per segment; values are rounded, not truncated as in the peers' code.
     A clip's noise depends on cfg.seed, the subject, the clip and which sample it is, and on nothing else.
     A run that was stopped goes on at the next batch (`scratch`).
     """
     from mindreel.conditions import from_fmri
 
-    name, take = which_sample(control, ("fmri", "shuffled"))
-    source = from_fmri(cotrained, bold, train_bold, empty, encoder, cfg, shuffled=name == "shuffled")
+    name, take = which_sample(control, ("fmri", "shuffled", "mean"))
+    source = from_fmri(cotrained, bold, train_bold, empty, encoder, cfg, name)
     inputs = (cotrained / "encoder", cotrained / "unet", model / "vae", empty / "empty.npy", bold, train_bold)
     settings = {"encoder": encoder.model_dump(mode="json"), "inputs": [_stamp(path) for path in inputs]}
     _sample(source, model, subject, name, take, segments, out, scratch, cfg, settings)
@@ -62,7 +64,6 @@ def captions(
     generator: Path,
     model: Path,
     targets: list[Path],
-    subject: str,
     control: str,
     out: Path,
     scratch: Path,
@@ -72,7 +73,8 @@ def captions(
     """Sample the clips of the test captions: the ceiling, what the generator shows of a clip that it is told in words.
 
     `generator` is the folder of stage generator, `targets` are the test segments' folders, `control` is text (text_2,
-    … are further samples). Guidance pushes away from the empty caption. All else is as in `sample`.
+    … are further samples). Guidance pushes away from the empty caption. No subject comes into it. All else is as in
+    `sample`.
     """
     from mindreel.conditions import from_captions
 
@@ -80,7 +82,7 @@ def captions(
     source = from_captions(generator, targets, cfg)
     inputs = (generator, model / "vae", *(folder / "states.npy" for folder in targets))
     settings = {"inputs": [_stamp(path) for path in inputs]}
-    _sample(source, model, subject, name, take, segments, out, scratch, cfg, settings)
+    _sample(source, model, "", name, take, segments, out, scratch, cfg, settings)
 
 
 def which_sample(control: str, known: tuple[str, ...]) -> tuple[str, int]:
@@ -117,7 +119,7 @@ def _sample(
     frames, _, *size = source.shape
     enlarged = 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (len(clips), frames, *(side * enlarged for side in size), 3)
-    own = cfg.model_dump(mode="json", exclude={"batch_size", "samples", "shard", "overlap"})
+    own = cfg.model_dump(mode="json", exclude={"batch_size", "controls", "samples", "shard", "overlap"})
     settings = {"cfg": own, "subject": subject, "control": control, "take": take, "clips": clips.tolist(), **settings}
     partial = Partial(scratch / out.name, shape, settings)
     for rows in partial.batches(cfg.batch_size):
@@ -158,9 +160,10 @@ class Partial:
     file : .npy in the scratch folder
     shape : (N, F, H, W, 3) of the whole
     settings : what the clips depend on; a file made under others is begun anew
+    kind : of the numbers
     """
 
-    def __init__(self, file: Path, shape: tuple[int, ...], settings: dict):
+    def __init__(self, file: Path, shape: tuple[int, ...], settings: dict, kind: type[np.generic] = np.uint8):
         self.file, self.note = file, file.with_suffix(".json")
         self.settings = {**settings, "shape": list(shape)}
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +172,7 @@ class Partial:
             note = load_json(self.note)
             self.done = note["done"] if note["settings"] == self.settings else 0
         mode = "r+" if self.done else "w+"
-        self.array = np.lib.format.open_memmap(file, mode, np.uint8, shape)  # r+ takes the shape from the file
+        self.array = np.lib.format.open_memmap(file, mode, kind, shape)  # r+ takes the shape from the file
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """Yield the rows (B,) still to sample."""
@@ -191,6 +194,33 @@ class Partial:
         del self.array
         with atomic(out) as path:
             shutil.move(self.file, path)  # scratch may be another file system
+        self.note.unlink()
+
+    def remembering(self) -> Callable[[int, Callable[[], "torch.Tensor"]], "torch.Tensor"]:
+        """A function that fetches rows in order: those of the stopped run, then newly made ones, which are kept.
+
+        It takes how many rows and what makes them, (B, ...) float32.
+        """
+        import torch
+
+        bar, asked = tqdm(total=len(self.array), initial=self.done, unit="window", mininterval=2), 0
+
+        def rows(count: int, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+            nonlocal asked
+            asked += count
+            if asked <= self.done:
+                return torch.from_numpy(self.array[asked - count : asked].copy())
+            made = make()
+            self.write(np.arange(asked - count, asked), made.cpu().numpy())
+            bar.update(asked - bar.n)
+            return made
+
+        return rows
+
+    def discard(self) -> None:
+        """Remove the file: what it was kept for is in place."""
+        del self.array
+        self.file.unlink()
         self.note.unlink()
 
 
@@ -239,6 +269,7 @@ def stretch(
     subject: str,
     segment: int,
     out: Path,
+    scratch: Path,
     encoder: Encoder,
     cfg: Sampling,
     fps: float,
@@ -250,7 +281,8 @@ def stretch(
     Windows of a clip's length, `cfg.overlap` frames of which neighbours share, are blended in latent space at every
     step; with overlap 0 the movie is cut at every volume and shows the very clips that `sample` makes.
     `frames` is the segment's stimulus, `segment` its number in test.npy, from 0; `first` and `last` are volumes
-    (all, unless named). All else is as in `sample`. Not resumed: a stretch is denoised as a whole.
+    (all, unless named). All else is as in `sample`. A run that was stopped goes on at the next batch of windows: what
+    was predicted so far is kept in `scratch`, steps * windows * the latents of a clip in float32.
     """
     import torch
 
@@ -277,15 +309,27 @@ def stretch(
     clips = np.arange(first, last + 1) + segment * source.volumes
     noise = [denoising.clip_generator(cfg.seed, subject, clip) for clip in clips]
     batches = np.split(clips, range(cfg.batch_size, len(clips), cfg.batch_size))
+    scheduler.set_timesteps(cfg.steps)
+    windows = len(denoising.window_starts(len(clips), source.shape[0], cfg.overlap))
+    inputs = (cotrained / "encoder", cotrained / "unet", empty / "empty.npy", bold, train_bold)
+    settings = {
+        "cfg": cfg.model_dump(mode="json", exclude={"batch_size", "controls", "samples", "shard"}),
+        "encoder": encoder.model_dump(mode="json"),
+        "clips": clips.tolist(),
+        "subject": subject,
+        "inputs": [_stamp(path) for path in inputs],
+    }
+    shape = (len(scheduler.timesteps) * windows, *source.shape)
+    partial = Partial(scratch / f"{out.stem}.npy", shape, settings, np.float32)
     with torch.inference_mode():
         positive = torch.cat([source.states(batch) for batch in batches])
-        prediction = denoising.blended(
-            source.unet, positive, source.negative, cfg.guidance_scale, cfg.overlap, cfg.batch_size
-        )
+        guidance, windowing = (source.negative, cfg.guidance_scale), (cfg.overlap, cfg.batch_size)
+        prediction = denoising.blended(source.unet, positive, *guidance, *windowing, partial.remembering())
         latents = denoising.denoise(prediction, scheduler, source.shape, noise, cfg, positive.device)
         made = denoising.decode(vae, latents)
     left = (frame for clip in seen[first : last + 1] for frame in clip)
     write_mp4(out, beside(left, (frame for clip in made for frame in clip)), fps)
+    partial.discard()
 
 
 def _stamp(path: Path) -> list:

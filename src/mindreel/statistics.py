@@ -3,14 +3,15 @@
 from math import comb
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
+PAIRWISE = "clip_cosine_pairwise"  # how much reconstructions resemble each other; see `pairwise_similarity`
 EXACT = 16  # up to so many blocks every sign pattern is tried instead of drawing some
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of the metric is the better one: errors and ranks."""
-    return metric == "mse" or metric.startswith("epe_") or metric.endswith("_rank")
+    """Whether a smaller value of the metric is the better one: errors, ranks, likeness of unlike clips."""
+    return metric in ("mse", PAIRWISE) or metric.startswith("epe_") or metric.endswith("_rank")
 
 
 def is_median(metric: str) -> bool:
@@ -144,26 +145,82 @@ def rank_chance(clips: int) -> float:
 
 
 def mismatched(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Pair every clip with one of another scene, which shows what a pixel metric gives without any information.
+    """Pair every clip with one of another scene, which shows what a metric gives without any information.
 
-    Such metrics have no closed chance level: what unrelated pictures score depends on the pictures. So their chance is
-    the metric of the same reconstructions against these partners. The partners are the true clips themselves, moved on
-    by a random number of clips that is at least the longest scene, in a circle.
+    Some metrics have no closed chance level: what unrelated pictures score depends on the pictures. Their chance is the
+    metric of the same reconstructions against these partners: the true clips themselves, in random order.
 
     Parameters
     ----------
     scene : (N,) int
-        Ascending.
 
     Returns
     -------
     partner : (N,) int or None
-        None if one scene holds half of the clips.
+        A permutation; None if one scene holds more than half of the clips, so that there is none.
     """
-    count, longest = len(scene), np.unique(scene, return_counts=True)[1].max()
-    if 2 * longest > count:
-        return None
-    return (np.arange(count) + rng.integers(longest, count - longest + 1)) % count
+    costs = rng.random((len(scene), len(scene))) + len(scene) * (scene[:, None] == scene)
+    partner = optimize.linear_sum_assignment(costs)[1]
+    return None if (scene[partner] == scene).any() else partner
+
+
+# ---------------------------------------------------------------------------------------------- distinctness
+
+
+def between_scenes(vectors: np.ndarray, scene: np.ndarray) -> np.ndarray:
+    """Mean cosine of the clips of one scene and those of another, for every two scenes.
+
+    Parameters
+    ----------
+    vectors : (N, D) float
+    scene : (N,) int
+
+    Returns
+    -------
+    cosine : (S, S) float64
+        In ascending order of the scenes' numbers; 0 on the diagonal.
+    """
+    unit = np.asarray(vectors, np.float64)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    _, index, sizes = np.unique(scene, return_inverse=True, return_counts=True)
+    means = np.zeros((len(sizes), unit.shape[1]))
+    np.add.at(means, index, unit)
+    means /= sizes[:, None]
+    cosine = means @ means.T
+    np.fill_diagonal(cosine, 0)
+    return cosine
+
+
+def pairwise_similarity(vectors: np.ndarray, scene: np.ndarray) -> np.ndarray:
+    """Mean cosine of each vector (N, D) with those of all other scenes (N,): (N,) float64."""
+    unit = np.asarray(vectors, np.float64)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    other = scene[:, None] != scene
+    return ((unit @ unit.T) * other).sum(1) / other.sum(1)
+
+
+def pairwise_means(cosine: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over clips of `pairwise_similarity` when every scene occurs so many times.
+
+    Both clips of a pair are drawn, so the pairs are weighted by the product. Copies of a scene do not make pairs with
+    each other: they would be taken for resemblance. A sample of one scene only gets the value of the whole.
+
+    Parameters
+    ----------
+    cosine : (S, S), as from `between_scenes`
+    sizes : (S,) int
+        Clips of each scene.
+    weights : (B, S) int
+
+    Returns
+    -------
+    means : (B,) float64
+    """
+    clips = np.concatenate([np.ones((1, len(sizes)), int), weights]) * sizes  # (1 + B, S)
+    others = clips.sum(1, keepdims=True) - clips
+    similarity = (clips @ cosine) / np.maximum(others, 1)
+    means = (clips * similarity).sum(1) / clips.sum(1)
+    return np.where((others * clips).any(1), means, means[0])[1:]
 
 
 # ---------------------------------------------------------------------------------------------- intervals

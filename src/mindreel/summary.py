@@ -23,7 +23,12 @@ def nway_names(kind: str, ways: int, cfg: Metrics) -> tuple[str, str, str]:
 
 
 def summarise(
-    table: pd.DataFrame, cfg: Metrics, rng: np.random.Generator, mismatched: dict[tuple[str, str], float] | None = None
+    table: pd.DataFrame,
+    cfg: Metrics,
+    rng: np.random.Generator,
+    mismatched: dict[tuple[str, str], float] | None = None,
+    between: np.ndarray | None = None,
+    of_true: dict[str, float] | None = None,
 ) -> pd.DataFrame:
     """Means (of ranks: medians) over clips with their uncertainty.
 
@@ -33,15 +38,20 @@ def summarise(
         clips.tsv; its first condition is the model.
     mismatched
         (metric, condition) to the score of the same clips against true clips of other scenes.
+    between
+        (conditions, S, S), mean cosines of the clips of different scenes (`statistics.between_scenes`), for the
+        interval of clip_cosine_pairwise.
+    of_true
+        Metric to what the true clips score, for metrics that look at one set of clips only.
 
     Returns
     -------
     summary
         metric, condition, value, sd (over clips), sd_trials (of sampled accuracies: the mean over clips of the
         standard error that their trials alone make, which is what published deviations are; sd holds both),
-        ci_low, ci_high (95%, block bootstrap over scenes), chance (see `chance`), mismatched, and for the controls the
-        model's advantage over the control, positive if the model is better: difference, difference_ci_low,
-        difference_ci_high, p (one-sided).
+        ci_low, ci_high (95%, block bootstrap over scenes), chance (see `chance`), mismatched, true (see `of_true`), and
+        for the controls the model's advantage over the control, positive if the model is better: difference,
+        difference_ci_low, difference_ci_high, p (one-sided).
     """
     metrics = metrics_of(table.columns)
     conditions = list(dict.fromkeys(table["condition"]))
@@ -53,6 +63,8 @@ def summarise(
     for m, metric in enumerate(metrics):
         middle = statistics.weighted_medians if statistics.is_median(metric) else statistics.weighted_means
         value, drawn = middle(values[:, :, m], everyone)[0], middle(values[:, :, m], weights)  # (B, conditions)
+        if metric == statistics.PAIRWISE:
+            drawn = pairwise_draws(between, parts[0]["scene"].to_numpy(), weights)
         sign = -1 if statistics.lower_is_better(metric) else 1
         low, high = statistics.interval(drawn)
         differences = sign * (drawn[:, :1] - drawn)
@@ -71,6 +83,7 @@ def summarise(
                     "ci_high": high[c],
                     "chance": measured if closed is None else closed,
                     "mismatched": measured,
+                    "true": (of_true or {}).get(metric, np.nan),
                     "difference": sign * (value[0] - value[c]) if c else np.nan,
                     "difference_ci_low": difference_low[c] if c else np.nan,
                     "difference_ci_high": difference_high[c] if c else np.nan,
@@ -78,6 +91,15 @@ def summarise(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def pairwise_draws(between: np.ndarray, scene: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Bootstrap means (B, conditions) of the pairwise similarity, from cosines between scenes (conditions, S, S).
+
+    scene : (N,) int; weights : (B, N) int, how often each clip was drawn (`statistics.draw_blocks`).
+    """
+    _, first, sizes = np.unique(scene, return_index=True, return_counts=True)
+    return np.stack([statistics.pairwise_means(cosine, sizes, weights[:, first]) for cosine in between], 1)
 
 
 def chance(metric: str, clips: int, cfg: Metrics) -> float | None:
@@ -91,7 +113,7 @@ def chance(metric: str, clips: int, cfg: Metrics) -> float | None:
       of one scene resemble each other, but to a reconstruction that says nothing they are n clips like any others.
     - SSIM, PSNR, MSE, end-point error, gated CLIP-pcc: depends on the pictures, so it is measured: the same
       reconstructions against true clips of other scenes (`statistics.mismatched`).
-    - clip_pcc_adjacent: none (NaN), since it never looks at the true clip.
+    - clip_pcc_adjacent, clip_cosine_pairwise: none (NaN), since they never look at the true clip.
     """
     for kind in ("image", "video"):
         for ways in cfg.ways:

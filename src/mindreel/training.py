@@ -4,19 +4,18 @@ A step's random numbers depend on (seed, step) only, so that a killed and restar
 batches and noise as one that ran through.
 
 Under a launcher (torchrun, accelerate) that starts R processes, every process draws the whole global batch with all its
-random numbers, takes its R-th of the rows (`share`) and runs them through `parallel(model)`: the gradients, and so the
-training, are those of one process with the whole batch.
+random numbers, takes its R-th of the rows (`share`, `own_rows`, `Dropout`) and runs them through `parallel(model)`: the
+gradients, and so the training, are those of one process with the whole batch. A loss over pairs of the batch first
+`gather`s what it needs.
 """
 
 import atexit
 import hashlib
-import json
 import math
 import os
+import shutil
 import signal
-import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -25,13 +24,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import distributed, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from mindreel.artifacts import atomic
+from mindreel import resume
 from mindreel.config import Optimizer
 from mindreel.errors import InputError
 
@@ -83,7 +81,23 @@ def parallel(module: nn.Module) -> nn.Module:
     if processes() == 1:
         return module
     here = [device()] if device().type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=here, broadcast_buffers=False)
+    return DistributedDataParallel(module, device_ids=here, forward_sync_buffers=False)
+
+
+def own_rows(draw: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
+    """Of what `draw(N)` makes for the N samples of the global batch, the rows of this process, which has `count`."""
+    batch_size = count * processes()
+    return draw(batch_size)[share(batch_size)]
+
+
+class Dropout(nn.Dropout):
+    """Dropout of this process's rows (N, ...) by masks that are drawn for the global batch."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Same shape."""
+        if processes() == 1 or not self.training:
+            return super().forward(rows)
+        return rows * own_rows(lambda count: F.dropout(rows.new_ones(count, *rows.shape[1:]), self.p), len(rows))
 
 
 def gather(rows: torch.Tensor) -> torch.Tensor:
@@ -125,7 +139,7 @@ def room(where: torch.device) -> int:
 
 
 def fetcher(data: np.ndarray, where: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
-    """A function that fetches rows (B,) of data (N, V) as float32 on the device.
+    """A function that fetches rows (any shape, int) of data (N, V) as float32 (..., V) on the device.
 
     Data for which there is `room` move to the GPU once; other data stay where they are, memory-mapped.
 
@@ -142,9 +156,16 @@ def fetcher(data: np.ndarray, where: torch.device) -> Callable[[np.ndarray], tor
     return lambda rows: kept[torch.from_numpy(rows).to(where)].float()
 
 
-def precision(where: torch.device) -> AbstractContextManager:
-    """Autocast to bfloat16 on CUDA, nothing on the CPU."""
-    return torch.autocast("cuda", torch.bfloat16) if where.type == "cuda" else nullcontext()
+def precision(where: torch.device, kind: str = "auto") -> AbstractContextManager:
+    """What forward and backward passes compute in (as `cotrain.precision`); weights stay float32.
+
+    Parameters
+    ----------
+    kind : "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU, float32 without.
+    """
+    if kind == "auto":
+        kind = "bfloat16" if where.type == "cuda" else "float32"
+    return torch.autocast(where.type, torch.bfloat16) if kind == "bfloat16" else nullcontext()
 
 
 def step_rng(seed: int, step: int) -> np.random.Generator:
@@ -229,6 +250,9 @@ class Run:
     kept: a file that is damaged or of another training (`cfg`, `settings`, shapes) is passed over. Of several processes
     the first one writes, all read, and all stop at the same step.
 
+    The history also goes, as it grows, to TensorBoard events in the folder `tensorboard` beside the resume file. They
+    stay when the training is over. One that goes on writes them anew from its history, so that no step is there twice.
+
     Parameters
     ----------
     modules : everything that is trained, by name.
@@ -244,13 +268,14 @@ class Run:
         settings: str = "",
     ):
         self.file = Path(scratch) / "resume.safetensors"
-        self.previous = self.file.with_name("resume-previous.safetensors")
         self.modules, self.optimizer, self.cfg = modules, optimizer, cfg
         self.identity = f"{cfg.model_dump_json(exclude={'checkpoint_s'})} {settings}"
-        self.history: list[dict] = []
-        self.start = self._load()
+        found = resume.load(self.file, modules, optimizer, self.identity) or {"step": 0, "history": []}
+        self.start: int = found["step"]
+        self.history: list[dict] = found["history"]
         self._check_start()
         self.stopping = False
+        self.events = None
         if number() == 0:
             for half in self.file.parent.glob(f".*.{self.file.name}"):  # of a process that was killed while saving
                 half.unlink()
@@ -258,6 +283,7 @@ class Run:
     def steps(self, what: str) -> Iterator[int]:
         """Yield the steps still to do; save on the way."""
         handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._open_events()
         saved = time.monotonic()
         total = self.cfg.steps
         try:
@@ -273,6 +299,8 @@ class Run:
                     raise SystemExit(EXIT_PREEMPTED)
         finally:
             signal.signal(signal.SIGTERM, handler)
+            if self.events:
+                self.events.close()
 
     def due(self, step: int, every: int | None = None) -> bool:
         """Whether a step is to be logged: each `every`-th (None: HISTORY_ROWS in all) and the last."""
@@ -280,8 +308,9 @@ class Run:
         return step % every == 0 or step == self.cfg.steps - 1
 
     def log(self, step: int, **values: float) -> None:
-        """Add a row to the history (floats) and show it at the bar, with samples per second."""
+        """Add a row to the history (floats; rows may differ in keys), show it at the bar, with samples per second."""
         self.history.append({"step": step, **values})
+        self._to_events(self.history[-1])
         shown = {key: f"{value:.4g}" for key, value in values.items()}
         state = self.bar.format_dict
         if state["elapsed"] > 0:
@@ -296,8 +325,7 @@ class Run:
     def finish(self) -> None:
         """Remove the resume files: the training's artifact is in place."""
         if number() == 0:
-            self.file.unlink(missing_ok=True)
-            self.previous.unlink(missing_ok=True)
+            resume.remove(self.file)
 
     def _all_stopping(self) -> bool:
         """Whether any process was asked to stop; the same answer in all of them."""
@@ -321,71 +349,22 @@ class Run:
         self.stopping = True
 
     def _save(self, step: int) -> None:
+        if number() == 0:
+            state = {"step": step, "identity": self.identity, "history": self.history}
+            resume.save(self.file, self.modules, self.optimizer, state)
+
+    def _open_events(self) -> None:
         if number() > 0:
             return
-        tensors = {f"{name}.{key}": value for name, m in self.modules.items() for key, value in m.state_dict().items()}
-        for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in entry.items()}
-        # one copy each: tied tensors share memory, which the format refuses
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        metadata = {"step": str(step), "identity": self.identity, "history": json.dumps(self.history)}
-        with atomic(self.file) as path:
-            save_file(tensors, path, metadata | {"checksum": _checksum(tensors)})
-            if self.file.exists():
-                os.replace(self.file, self.previous)
+        from tensorboardX import SummaryWriter
 
-    def _load(self) -> int:
-        for file in (self.file, self.previous):
-            if file.exists():
-                try:
-                    return self._restore(*_read(file))
-                except _Unusable as error:
-                    print(f"{file}: {error}; passed over", file=sys.stderr)
-        return 0
+        folder = self.file.with_name("tensorboard")
+        shutil.rmtree(folder, ignore_errors=True)
+        self.events = SummaryWriter(str(folder), flush_secs=30)
+        for row in self.history:
+            self._to_events(row)
 
-    def _restore(self, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> int:
-        if metadata["identity"] != self.identity:
-            raise _Unusable("of a training with other settings")
-        states = {
-            name: {key: tensors.get(f"{name}.{key}") for key in module.state_dict()}
-            for name, module in self.modules.items()
-        }
-        for name, module in self.modules.items():
-            for key, value in module.state_dict().items():
-                if states[name][key] is None or states[name][key].shape != value.shape:
-                    raise _Unusable(f"does not hold {name}.{key} of shape {tuple(value.shape)}")
-        for name, module in self.modules.items():
-            module.load_state_dict(states[name])
-        state = self.optimizer.state_dict()
-        count = sum(len(group["params"]) for group in state["param_groups"])
-        state["state"] = {
-            index: {key: tensors[f"optimizer.{index}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            for index in range(count)
-            if f"optimizer.{index}.step" in tensors
-        }
-        self.optimizer.load_state_dict(state)
-        self.history = json.loads(metadata["history"])
-        return int(metadata["step"])
-
-
-class _Unusable(Exception):
-    """Why a resume file is passed over."""
-
-
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    value = 0
-    for key in sorted(tensors):
-        value = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy(), value)
-    return str(value)
-
-
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(file, "pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _Unusable(f"half-written ({error})") from error
-    if metadata.get("checksum") != _checksum(tensors):
-        raise _Unusable("damaged (its checksum differs)")
-    return tensors, metadata
+    def _to_events(self, row: dict) -> None:
+        if self.events:
+            for name in row.keys() - {"step"}:
+                self.events.add_scalar(name, row[name], row["step"])

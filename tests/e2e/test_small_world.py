@@ -4,10 +4,14 @@ import gzip
 import shutil
 
 import av
+import chromium
 import numpy as np
+import page_checks
 import pandas as pd
 import pytest
 from checkouts import Checkout
+
+from mindreel.controls import CONDITIONS
 
 pytestmark = pytest.mark.e2e
 
@@ -48,20 +52,32 @@ def test_report_is_whole_and_needs_no_network(results):
     assert "<video" in text and "data:video/mp4;base64" in text
 
 
+@pytest.mark.skipif(chromium.find() is None, reason="no Chromium; name one in $CHROMIUM")
+@pytest.mark.parametrize("width", [page_checks.PHONE, page_checks.DESK])
+def test_report_stands_in_a_real_browser(results, tmp_path, width):
+    browser = chromium.Browser(chromium.find(), tmp_path)
+    try:
+        page_checks.check(browser, results / "report" / "index.html", width, results.name)
+    finally:
+        browser.close()
+
+
 @pytest.mark.parametrize("sub", [1, 2])
 def test_clips_have_the_shape_of_the_true_frames(results, sub):
     true = np.load(results / "stimuli" / "test1.npy", mmap_mode="r")
-    for control in ("fmri", "shuffled"):
-        clips = np.load(results / "sampling" / "mind-video" / f"sub-{sub}" / f"{control}.npy", mmap_mode="r")
+    folder = results / "sampling" / "mind-video"
+    of_subject = [folder / f"sub-{sub}" / f"{name}.npy" for name in ("fmri", "shuffled", "mean", "retrieved", "random")]
+    for path in (*of_subject, folder / "text.npy"):
+        clips = np.load(path, mmap_mode="r")
         assert clips.shape == true.shape and clips.dtype == np.uint8
         assert clips.std() > 5  # a picture, not a uniform grey
 
 
-def test_captions_and_a_whole_segment_are_sampled_when_asked_for(made, results):
+def test_further_samples_and_a_whole_segment_are_sampled_when_asked_for(made, results):
     folder = f"{RESULTS}/sampling/mind-video/sub-1"
-    made.snakemake(*TEST, "--", f"{folder}/text.npy", f"{folder}/fmri_2.npy", f"{folder}/long/test1.mp4")
+    made.snakemake(*TEST, "--", f"{folder}/fmri_2.npy", f"{folder}/long/test1.mp4")
     true = np.load(results / "stimuli" / "test1.npy", mmap_mode="r")
-    first, second, told = (np.load(made.folder / folder / f"{name}.npy") for name in ("fmri", "fmri_2", "text"))
+    first, second, told = (np.load(made.folder / folder / f"{name}.npy") for name in ("fmri", "fmri_2", "../text"))
     assert first.shape == second.shape == told.shape == true.shape
     assert not (np.array_equal(first, second) or np.array_equal(first, told))
     with av.open(str(made.folder / folder / "long" / "test1.mp4")) as container:
@@ -78,10 +94,16 @@ def test_selected_voxels_respond(results, sub):
     assert responding[chosen].mean() > 3 * responding.mean()
 
 
-def test_every_metric_stands_beside_its_control(results):
+def test_borrowed_clips_are_training_clips(results):
+    known = {clip.tobytes() for path in (results / "stimuli").glob("seg*.npy") for clip in np.load(path)}
+    for name in ("retrieved", "random"):
+        assert {clip.tobytes() for clip in np.load(results / "sampling/mind-video/sub-1" / f"{name}.npy")} <= known
+
+
+def test_every_metric_stands_beside_its_controls(results):
     table = pd.read_csv(results / "metrics" / "mind-video" / "sub-1" / "summary.tsv", sep="\t")
     for metric in ("ssim_rgb_uniform7", "nway_image_2way", "nway_video_50way"):
-        assert set(table[table.metric == metric].condition) == {"fmri", "shuffled"}
+        assert table[table.metric == metric].condition.tolist() == list(CONDITIONS)
     two_way = table[(table.metric == "nway_image_2way") & (table.condition == "fmri")]
     assert two_way.chance.item() == pytest.approx(0.75)
 

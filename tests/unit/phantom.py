@@ -18,16 +18,19 @@ def _template(kind: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(image.dataobj, np.float64), image.affine
 
 
+@cache
+def _contrast() -> tuple[np.ndarray, np.ndarray]:
+    (anatomy, _), (grey, grid) = _template("t1w"), _template("gm")
+    return gaussian_filter(np.where(anatomy > 0.1 * anatomy.max(), 0.4 + 0.5 * grey / grey.max(), 0.0), 1), grid
+
+
 def scan(kind: str, shape: tuple[int, int, int], affine: np.ndarray, mni_to_scanner: np.ndarray, phase: float = 0.0):
     """Image the head at a place: "t1w", or "epi" (another contrast, 5 % wave in it): (X, Y, Z) float32."""
     points = registration.move(np.linalg.inv(mni_to_scanner) @ affine, np.indices(shape).reshape(3, -1).T)
-    anatomy, grid = _template("t1w")
     if kind == "t1w":
-        values = registration.sample(anatomy, grid, points)
+        values = registration.sample(*_template("t1w"), points)
     else:
-        grey, grid = _template("gm")
-        contrast = gaussian_filter(np.where(anatomy > 0.1 * anatomy.max(), 0.4 + 0.5 * grey / grey.max(), 0.0), 1)
-        values = registration.sample(contrast, grid, points) * (1 + 0.05 * wave(points, phase))
+        values = registration.sample(*_contrast(), points) * (1 + 0.05 * wave(points, phase))
     return np.nan_to_num(values * 1000).reshape(shape).astype(np.float32)
 
 

@@ -1,20 +1,41 @@
-"""Attention per patch, spread to voxels and summed per network, against direct computation."""
+"""Attention per patch, spread to voxels and summed per part; integrated gradients: against direct computation."""
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from mindreel import artifacts, attention, config, encoder, surface
+from mindreel import artifacts, attention, attribution, config, encoder, surface
 from mindreel.errors import InputError
 
 VOXELS, SIZE, LAYERS = 75, 8, (1, 3)  # 10 patches, the last one with 5 padding voxels
 MODEL = {"voxels": VOXELS, "patch_size": SIZE, "width": 16, "depth": 3, "heads": 2, "mlp_ratio": 1.0}
 
 
+CATEGORIES = {"dogs": ("dog",), "pets": ("Dog", "cat"), "cars": ("car",)}
+
+
+def settings(**changes):
+    whole = {"layers": LAYERS, "batch_size": 3, "gradient_steps": 4, "categories": CATEGORIES}
+    return config.Attention(**whole | changes)
+
+
 @pytest.fixture
 def inputs(tmp_path):
+    return made_inputs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Inputs, and the maps made of them; not to be changed."""
+    arguments = made_inputs(tmp_path_factory.mktemp("attention"))
+    attention.maps(**arguments)
+    return arguments
+
+
+def made_inputs(tmp_path):
     torch.manual_seed(5)
     rng = np.random.default_rng(5)
     decoder = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
@@ -27,15 +48,22 @@ def inputs(tmp_path):
     atlas = surface.atlas()
     chosen = atlas[atlas.group != "rest"].sample(VOXELS, random_state=5).sort_values("rank", kind="stable")
     artifacts.save_table(tmp_path / "voxels.tsv", chosen)
+    texts = (["a dog on the grass"] * 3 + ["two cats"] * 2, ["a dog and a cat"] * 2 + ["the sea"] * 3)
+    for name, of_segment in zip(("one", "two"), texts, strict=True):
+        rows = [(v, f, t if f == 1 else "a boat") for v, t in enumerate(of_segment) for f in range(3)]
+        artifacts.save_table(tmp_path / f"{name}.tsv", pd.DataFrame(rows, columns=["volume", "frame", "caption"]))
+        artifacts.save_array(tmp_path / f"true/{name}/clip.npy", rng.normal(size=(5, 3, 6)).astype(np.float32))
     return {
         "mbm": tmp_path / "mbm",
         "contrastive": tmp_path / "contrastive",
         "cotrained": tmp_path / "cotrain",
         "bold": tmp_path / "test.npy",
         "voxels": tmp_path / "voxels.tsv",
+        "captions": [tmp_path / "one.tsv", tmp_path / "two.tsv"],
+        "true_features": tmp_path / "true",
         "out": tmp_path / "attention",
         "encoder": config.Encoder(window=2, shift=1, tokens=4, token_width=6),
-        "cfg": config.Attention(layers=LAYERS, batch_size=3),
+        "cfg": settings(),
     }
 
 
@@ -62,8 +90,8 @@ def test_received_is_the_mean_softmax_weight(inputs):
     model = encoder.FmriEncoder.from_pretrained(inputs["contrastive"])
     series = np.load(inputs["bold"])
     got = attention.received(model, series, inputs["encoder"], inputs["cfg"])
-    assert got.shape == (2, 10)
-    np.testing.assert_allclose(got.sum(1), 1, rtol=1e-6)
+    assert got.shape == (10, 2, 10)
+    np.testing.assert_allclose(got.sum(2), 1, rtol=1e-6)
     block, total = model.blocks[0], torch.zeros(10, dtype=torch.float64)
     for segment in series:
         for t in range(5):
@@ -74,7 +102,7 @@ def test_received_is_the_mean_softmax_weight(inputs):
                     for query in range(10):
                         logits = (k[:, head] @ q[query, head]) / 8**0.5
                         total += torch.softmax(logits, 0).double().detach()
-    np.testing.assert_allclose(got[0], total / (2 * 5 * 2 * 2 * 10), rtol=1e-5)
+    np.testing.assert_allclose(got[:, 0].mean(0), total / (2 * 5 * 2 * 2 * 10), rtol=1e-5)
 
 
 def test_uniform_attention_gives_a_uniform_map(inputs):
@@ -87,31 +115,24 @@ def test_uniform_attention_gives_a_uniform_map(inputs):
     np.testing.assert_allclose(attention.spread(got, SIZE, VOXELS), 0.1, rtol=1e-6)
 
 
-def test_network_sums_are_the_direct_sums():
-    rng = np.random.default_rng(0)
-    values, network = rng.random((3, 2, VOXELS)), rng.integers(0, 4, VOXELS)
-    table = attention.network_sums(values, LAYERS, network)
-    assert len(table) == 3 * 2 * 4
+def test_part_sums_are_the_direct_sums(rng):
+    values = {stage: {n: rng.random(VOXELS) for n in LAYERS} for stage in attention.STAGES}
+    part = pd.Categorical(rng.choice(["b", "c", "a"], VOXELS), ["c", "none of these", "b", "a"])
+    table = attention.part_sums(values, part, "network")
+    assert list(table.network[:3]) == ["c", "b", "a"] and len(table) == 3 * 2 * 3
     for row in table.itertuples():
-        part = values[attention.STAGES.index(row.stage), LAYERS.index(row.layer)]
-        inside = [v for v, n in zip(part, network, strict=True) if surface.NETWORKS[n] == row.network]
+        whole = values[row.stage][row.layer]
+        inside = [v for v, n in zip(whole, part, strict=True) if n == row.network]
         assert row.voxels == len(inside)
         assert row.sum == pytest.approx(sum(inside))
-        assert row.share == pytest.approx(sum(inside) / sum(part))
-        assert row.relative == pytest.approx(np.mean(inside) / np.mean(part))
-    np.testing.assert_allclose(table.groupby(["stage", "layer"]).share.sum(), 1)
+        assert row.share == pytest.approx(sum(inside) / sum(whole))
+        assert row.relative == pytest.approx(np.mean(inside) / np.mean(whole))
+    even = attention.part_sums({"mbm": {1: np.full(VOXELS, 0.02)}}, part, "network")
+    np.testing.assert_allclose(even.relative, 1)
 
 
-def test_even_attention_has_relative_one_everywhere():
-    network = np.repeat([1, 2, 16], 25)
-    table = attention.network_sums(np.full((3, 2, VOXELS), 0.02), LAYERS, network)
-    np.testing.assert_allclose(table.relative, 1)
-    np.testing.assert_allclose(table.share, 1 / 3)
-
-
-def test_maps_writes_everything(inputs):
-    attention.maps(**inputs)
-    out = inputs["out"]
+def test_maps_writes_everything(made):
+    out = made["out"]
     values = np.load(out / "attention.npy")
     assert values.shape == (3, 2, VOXELS) and values.dtype == np.float32
     assert np.abs(values[1] - values[2]).max() > 1e-6  # the stages are different models
@@ -119,10 +140,124 @@ def test_maps_writes_everything(inputs):
     names = list(image.header.get_axis(0).name)
     assert names == [f"{s}-layer{n}" for s in attention.STAGES for n in LAYERS]
     whole = surface.read_cifti(out / "attention.dscalar.nii")
-    chosen = pd.read_csv(inputs["voxels"], sep="\t").grayordinate.to_numpy()
+    chosen = pd.read_csv(made["voxels"], sep="\t").grayordinate.to_numpy()
     np.testing.assert_array_equal(whole[:, chosen].reshape(3, 2, -1), values)
     assert np.count_nonzero(whole[0]) == VOXELS
     assert set(artifacts.load_table(out / "networks.tsv").network) <= set(surface.NETWORKS)
+    areas = artifacts.load_table(out / "areas.tsv")
+    last = areas[(areas.stage == "cotrain") & (areas.layer == 3)].set_index("area")["sum"]
+    atlas = surface.atlas().area[chosen].to_numpy()
+    assert last[atlas[0]] == pytest.approx(values[2, 1][atlas == atlas[0]].sum(), rel=1e-4)
+    files = {"attention.npy", "gradients.npy", "categories.npy", "networks.tsv", "areas.tsv", "gradients.tsv"}
+    files |= {"agreement.tsv", "completeness.tsv", "categories.tsv"}
+    files |= {f"{name}.dscalar.nii" for name in ("attention", "gradients", "categories")}
+    assert {path.name for path in out.iterdir()} == files
+
+
+def test_maps_per_category_are_means_over_its_clips(made):
+    table = artifacts.load_table(made["out"] / "categories.tsv").set_index("category")
+    assert list(table.clips) == [5, 7, 0] and table.words["pets"] == "Dog, cat"  # of middle frames; a boat is on others
+    whole = surface.read_cifti(made["out"] / "categories.dscalar.nii")
+    names = list(nib.load(made["out"] / "categories.dscalar.nii").header.get_axis(0).name)
+    assert len(names) == 2 * (3 * 2 + 2) and not any("cars" in name for name in names)
+    chosen = artifacts.load_table(made["voxels"]).grayordinate.to_numpy()
+    model = encoder.FmriEncoder.from_pretrained(made["contrastive"])
+    series = np.load(made["bold"])
+    dogs = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    batch = encoder.window_batch(series, *np.array(dogs).T, 2, 1)
+    with torch.no_grad():
+        expected = model.attention(batch, LAYERS).mean((0, 1))[1].repeat_interleave(SIZE)[:VOXELS]
+    np.testing.assert_allclose(whole[names.index("dogs-contrastive-layer3")][chosen], expected, rtol=1e-4)
+    stacked = np.load(made["out"] / "categories.npy")
+    np.testing.assert_array_equal(stacked.reshape(-1, VOXELS), whole[:, chosen])
+    every = np.load(made["out"] / "gradients.npy")
+    of_dogs = whole[names.index("dogs-cotrain-integrated-gradients")][chosen]
+    assert (of_dogs > 0).all() and np.abs(of_dogs - every[1]).max() > 1e-6
+
+
+def test_without_categories_there_are_no_maps_of_them(inputs):
+    attention.maps(**inputs | {"cfg": settings(categories={"cars": ("car",)})})
+    assert not list(inputs["out"].glob("categories.[nd]*"))
+    assert list(artifacts.load_table(inputs["out"] / "categories.tsv").clips) == [0]
+
+
+def test_words_are_whole_words_with_or_without_s():
+    captions = ["Cars, cars!", "a carpet", "a scar", "a CAR.", "oscars"]
+    assert list(attention.category_clips(captions, {"cars": ("car",)})["cars"]) == [0, 3]
+
+
+def gradients_of(inputs, steps=64):
+    model = encoder.FmriEncoder.from_pretrained(inputs["contrastive"])
+    with torch.no_grad():  # temporal attention starts at zero: let it matter
+        for block in model.blocks:
+            block.temporal.out.weight.normal_(0, 0.2)
+    series = np.load(inputs["bold"])[:, :3]
+    targets = np.random.default_rng(1).normal(size=(6, 6)).astype(np.float32)
+    return model, series, targets, attribution.integrated_gradients(model, series, targets, 2, 1, steps, 4)
+
+
+def test_integrated_gradients_are_the_mean_gradient_times_the_way(inputs):
+    """Against a midpoint sum of 400 gradients of one clip; and they share out the whole difference."""
+    model, series, targets, (shares, table) = gradients_of(inputs)
+    assert shares.shape == (6, 2, VOXELS)
+    np.testing.assert_allclose(table.error, 0, atol=2e-3 * np.abs(table.cosine - table.baseline).max())
+    clip = torch.from_numpy(series[1, [1, 2]])[None]  # segment 1, volume 0: shift 1
+    start = torch.from_numpy(series.mean((0, 1))).expand_as(clip)
+    place = ((torch.arange(400) + 0.5) / 400)[:, None, None]
+    along = (start + place * (clip - start)).requires_grad_()
+    cosine = torch.cosine_similarity(model(along).mean(1), torch.from_numpy(targets[3:4]), dim=1)
+    gradient = torch.autograd.grad(cosine.sum(), along)[0].mean(0)
+    expected = (gradient * (clip - start)[0]).numpy()
+    np.testing.assert_allclose(shares[3], expected, atol=1e-2 * np.abs(expected).max())
+    with torch.no_grad():
+        ends = [torch.cosine_similarity(model(x).mean(1), torch.from_numpy(targets[3:4])).item() for x in (clip, start)]
+    np.testing.assert_allclose(table.loc[3, ["cosine", "baseline"]].astype(float), ends, atol=1e-5)
+
+
+def test_a_voxel_at_its_mean_gets_nothing(inputs):
+    series = np.load(inputs["bold"])
+    series[..., 7] = 0.25
+    model = encoder.FmriEncoder.from_pretrained(inputs["contrastive"])
+    shares, _ = attribution.integrated_gradients(model, series, np.eye(10, 6, dtype=np.float32), 2, 1, 2, 16)
+    assert (shares[..., 7] == 0).all() and (np.delete(shares, 7, 2) != 0).any((0, 1)).all()
+
+
+def test_agreement_is_spearmans_over_means_of_groups(rng):
+    first, second = rng.random((2, 60))
+    group = np.repeat(["x", "y", "z", "w"], 15)
+    table = attribution.agreement(first, second, {"voxels": None, "groups": group}).set_index("over")
+    assert table.spearman["voxels"] == pytest.approx(spearmanr(first, second).statistic)
+    means = [[v[group == g].mean() for g in "xyzw"] for v in (first, second)]
+    assert table.spearman["groups"] == pytest.approx(spearmanr(*means).statistic)
+    assert list(table.number) == [60, 4]
+    assert attribution.agreement(first, first**3, {"voxels": None}).spearman[0] == pytest.approx(1)
+    assert attribution.agreement(first, np.ones(60), {"voxels": None}).spearman.isna().all()
+    assert attribution.agreement(first[:2], second[:2], {"voxels": None}).spearman.isna().all()
+
+
+def test_agreement_names_stage_layer_and_numbers(made):
+    table = artifacts.load_table(made["out"] / "agreement.tsv")
+    assert set(zip(table.stage, table.layer, strict=True)) == {
+        (s, n) for s in ("contrastive", "cotrain") for n in LAYERS
+    }
+    assert table.groupby("over").number.first()[["voxels", "patches"]].tolist() == [VOXELS, 10]
+    values, found = np.load(made["out"] / "attention.npy"), np.load(made["out"] / "gradients.npy")
+    row = table[(table.stage == "cotrain") & (table.layer == 1) & (table.over == "voxels")].iloc[0]
+    assert row.spearman == pytest.approx(spearmanr(values[2, 0], found[1]).statistic, rel=1e-4)
+
+
+def test_captions_and_features_of_other_clips_are_errors(inputs, tmp_path):
+    with pytest.raises(InputError, match="found 1 tables, expected 2"):
+        attention.maps(**inputs | {"captions": inputs["captions"][:1]})
+    artifacts.save_array(tmp_path / "true/two/clip.npy", np.ones((5, 3, 4), np.float32))
+    with pytest.raises(
+        InputError, match=r"two/clip.npy: found an array of shape \(5, 3, 4\), expected \(5, frames, 6\)"
+    ):
+        attention.maps(**inputs)
+    artifacts.save_table(tmp_path / "two.tsv", artifacts.load_table(tmp_path / "two.tsv")[:9])
+    with pytest.raises(InputError, match="captions of 3 volumes, expected 5"):
+        attention.maps(**inputs)
+    assert not inputs["out"].exists()
 
 
 def test_mbm_stage_is_the_masked_autoencoders_own_attention(inputs):
@@ -135,12 +270,12 @@ def test_mbm_stage_is_the_masked_autoencoders_own_attention(inputs):
         for number, block in enumerate(source.blocks, start=1):
             if number in LAYERS:
                 expected = block.spatial.received(block.norm_spatial(x))[0]
-                np.testing.assert_allclose(got[LAYERS.index(number)], expected, rtol=1e-4)
+                np.testing.assert_allclose(got[:, LAYERS.index(number)].mean(0), expected, rtol=1e-4)
             x = block(x)
 
 
 def test_a_layer_too_deep_names_the_key(inputs):
-    cfg = config.Attention(layers=(1, 9), batch_size=3)
+    cfg = settings(layers=(1, 9))
     with pytest.raises(InputError, match=r"attention\.layers"):
         attention.maps(**inputs | {"cfg": cfg})
     assert not inputs["out"].exists()

@@ -12,7 +12,7 @@ import scipy.signal
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ParcelsAxis, SeriesAxis
 from scipy.spatial.transform import Rotation
 
-from mindreel import bold, registration, roi, scanner, surface
+from mindreel import bold, registration, roi, scanner, slicetiming, surface
 from mindreel.cli import main
 from mindreel.config import Bold, Registration
 from mindreel.errors import InputError
@@ -31,7 +31,7 @@ def cfg() -> Bold:
         polynomial_order=1,
         constant_tolerance=1e-6,
         slice_timing=False,
-        registration=Registration(motion="least-squares", transform="Affine", resolution_mm=8),
+        registration=Registration(transform="Affine", resolution_mm=8),
     )
 
 
@@ -51,6 +51,16 @@ def subject(tmp_path_factory, cfg) -> tuple[Path, Path, np.ndarray]:
         volumes.append(phantom.scan("epi", shape, affine, matrix, phase=0.9 * t) + rng.normal(size=shape) * 2)
     save_run(folder / "run.nii.gz", np.stack(volumes, axis=-1), affine)
     return folder / "anatomy", folder / "run.nii.gz", motion
+
+
+@pytest.fixture(scope="session")
+def cleaned_raw(tmp_path_factory, subject, cfg) -> dict[str, Path]:
+    """The raw run, cleaned, and its motion."""
+    anatomy, run, _ = subject
+    folder = tmp_path_factory.mktemp("raw")
+    outs = {"out": folder / "run.npy", "motion": folder / "run.tsv"}
+    bold.clean(run=run, source="raw", **outs, cfg=cfg, tr_s=2, volumes=VOLUMES, anatomy=anatomy)
+    return outs
 
 
 def save_run(path: Path, series: np.ndarray, affine: np.ndarray, tr_s: float = 2.0) -> None:
@@ -177,16 +187,9 @@ def test_anatomy_puts_the_cortex_where_it_is(subject):
     assert registration.inside(registered.shape, registered.affine, surface.coordinates()) == 1
 
 
-def test_raw_run_follows_the_head_to_the_surface(tmp_path, subject, cfg):
-    anatomy, run, motion = subject
-    outs = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    for out in outs:
-        bold.clean(
-            run=run, source="raw", out=out, cfg=cfg, tr_s=2, volumes=VOLUMES, anatomy=anatomy, motion=tmp_path / "m.tsv"
-        )
-    assert outs[0].read_bytes() == outs[1].read_bytes(), "the same run gives the same bits"
-
-    cleaned = np.load(outs[0])
+def test_raw_run_follows_the_head_to_the_surface(subject, cleaned_raw):
+    _, run, motion = subject
+    cleaned = np.load(cleaned_raw["out"])
     phases = [phantom.wave(surface.coordinates(), 0.9 * t) for t in range(VOLUMES)]
     truth, _ = bold.standardise(np.stack(phases)[1:-2], order=1, tolerance=1e-6)
     r = (cleaned * truth).sum(axis=0) / (len(truth) - 1)
@@ -195,11 +198,12 @@ def test_raw_run_follows_the_head_to_the_surface(tmp_path, subject, cfg):
     wrong, _ = bold.standardise(unmoved[1:-2], order=1, tolerance=1e-6)
     assert np.median((wrong * truth).sum(axis=0) / (len(truth) - 1)) < 0.9
 
-    table = pd.read_csv(tmp_path / "m.tsv", sep="\t")
+    table = pd.read_csv(cleaned_raw["motion"], sep="\t")
     assert len(table) == VOLUMES
     turned = Rotation.from_euler("xyz", motion[:, 3:])
     rotations = (turned * turned[VOLUMES // 2].inv()).as_euler("xyz")
-    np.testing.assert_allclose(table[["rot_x_rad", "rot_y_rad", "rot_z_rad"]], rotations, atol=4e-3)
+    # the wave, 5 % strong and as long as the head, looks a little like motion
+    np.testing.assert_allclose(table[["rot_x_rad", "rot_y_rad", "rot_z_rad"]], rotations, atol=8e-3)
     assert np.corrcoef(table["rot_x_rad"], rotations[:, 0])[0, 1] > 0.97
     assert table["framewise_displacement_mm"].iloc[1:].min() > 0.1
 
@@ -297,7 +301,7 @@ BAD_MNI = {
 BAD_CIFTI = {
     "truncated": (
         lambda path, good: path.write_bytes(good[:-5000]),
-        r"run.dtseries.nii: cannot be read as CIFTI .*truncated: fetch it again",
+        r"run.dtseries.nii: cannot be read whole: \d+ bytes, its header announces \d+; fetch it again",
     ),
     "all zeros": (
         lambda path, good: damaged_cifti(good, path, lambda series: put(series, ..., 0)),
@@ -313,19 +317,19 @@ BAD_CIFTI = {
     ),
     "without cortex": (
         lambda path, good: small_cifti(path, DEEP),
-        r"no CIFTI_STRUCTURE_CORTEX_LEFT, only CIFTI_STRUCTURE_THALAMUS_LEFT",
+        r"run.dtseries.nii: has no CIFTI_STRUCTURE_CORTEX_LEFT, only CIFTI_STRUCTURE_THALAMUS_LEFT",
     ),
     "another mesh": (
         lambda path, good: small_cifti(path, OTHER_MESH),
-        r"CORTEX_LEFT has 10 vertices, expected 29696 \(fsLR 32k without medial wall\)",
+        r"CORTEX_LEFT has 10 vertices of a mesh of 10242, expected 29696 of 32492 .*resample it to fsLR 32k",
     ),
     "parcels": (
         lambda path, good: small_cifti(path, PARCELS),
-        r"expected a dense CIFTI file .*, found SeriesAxis x ParcelsAxis",
+        r"expected a dense CIFTI time series .*, its axes are SERIES x PARCELS",
     ),
     "no CIFTI": (
         lambda path, good: nib.save(nib.Nifti1Image(MASK.astype(np.float32), np.eye(4)), path),
-        r"expected a dense CIFTI file .*, found Nifti1Image",
+        r"expected a dense CIFTI time series .*, found another NIfTI",
     ),
 }
 
@@ -391,9 +395,9 @@ def test_a_bad_raw_run(tmp_path, subject, cfg):
 def test_a_bad_sidecar(tmp_path, content, message):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        bold.slice_times(tmp_path / "run.json", (3, 4, 5, 10), 2.0)
+        slicetiming.read_times(tmp_path / "run.json", (3, 4, 5, 10), 2.0)
     with pytest.raises(InputError, match=r"absent.json: no SliceTiming can be read"):
-        bold.slice_times(tmp_path / "absent.json", (3, 4, 5, 10), 2.0)
+        slicetiming.read_times(tmp_path / "absent.json", (3, 4, 5, 10), 2.0)
 
 
 @pytest.mark.parametrize(("direction", "axis"), [("k", 2), ("k-", 2), ("j", 1)])
@@ -409,23 +413,28 @@ def test_slice_timing_brings_every_slice_to_the_same_moment(tmp_path, direction,
     late = times_s[::-1] if direction.endswith("-") else times_s
     each = wave(start + late[:, None])  # (slices, T)
     series = np.broadcast_to(np.expand_dims(each, [i for i in range(3) if i != axis]), (*shape, 40)).astype(np.float32)
-    found = bold.correct_slice_timing(series, *bold.slice_times(tmp_path / "run.json", series.shape, 2.0), 2.0)
+    found = slicetiming.correct(series, *slicetiming.read_times(tmp_path / "run.json", series.shape, 2.0), 2.0)
     assert found.shape == series.shape and found.dtype == np.float32
     np.testing.assert_allclose(found[..., 2:-2], np.broadcast_to(wave(start + 0.7), found.shape)[..., 2:-2], atol=3e-3)
     assert np.abs(series[..., 2:-2] - wave(start + 0.7)[2:-2]).max() > 0.1
 
 
-def test_slice_timing_reaches_a_raw_run(tmp_path, subject, cfg):
+def test_slice_timing_reaches_a_raw_run(tmp_path, subject, cleaned_raw, cfg):
+    """All slices at once change no bit; slices in turn move, those far from the middle most."""
     anatomy, run, _ = subject
     slices = nib.load(run).shape[2]
-    (tmp_path / "run.json").write_text(json.dumps({"SliceTiming": np.linspace(0, 1.9, slices).tolist()}))
-    common = {"run": run, "source": "raw", "tr_s": 2.0, "volumes": VOLUMES, "anatomy": anatomy}
     timed = cfg.model_copy(update={"slice_timing": True})
-    bold.clean(**common, out=tmp_path / "a.npy", cfg=cfg)
-    bold.clean(**common, out=tmp_path / "b.npy", cfg=timed, sidecar=tmp_path / "run.json")
-    plain, moved = np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")
+
+    def clean(times_s: np.ndarray) -> np.ndarray:
+        (tmp_path / "run.json").write_text(json.dumps({"SliceTiming": times_s.tolist()}))
+        options = {"run": run, "source": "raw", "tr_s": 2.0, "volumes": VOLUMES, "anatomy": anatomy}
+        bold.clean(**options, out=tmp_path / "a.npy", cfg=timed, sidecar=tmp_path / "run.json")
+        return np.load(tmp_path / "a.npy")
+
+    plain = np.load(cleaned_raw["out"])
+    assert np.array_equal(clean(np.zeros(slices)), plain), "the same run gives the same bits"
     height = np.load(anatomy / "midthickness.npy")[:, 2]
-    unlike = 1 - (plain * moved).sum(axis=0) / (len(plain) - 1)
+    unlike = 1 - (plain * clean(np.linspace(0, 1.9, slices))).sum(axis=0) / (len(plain) - 1)
     middle = np.abs(height - np.median(height)) < 10
     assert unlike[middle].mean() < 0.5 * unlike[height > np.percentile(height, 95)].mean(), "early and late slices move"
 
@@ -451,7 +460,14 @@ def test_a_cifti_run_is_read_by_its_axes(tmp_path, cfg, order):
 
 @pytest.mark.parametrize(
     ("tr", "unit", "expected"),
-    [(2.0, "sec", 2.0), (2000.0, "msec", 2.0), (2e6, "usec", 2.0), (2000.0, "sec", 2.0), (0.0, "sec", 0.0)],
+    [
+        (2.0, "sec", 2.0),
+        (2000.0, "msec", 2.0),
+        (2e6, "usec", 2.0),
+        (2000.0, "sec", 2.0),
+        (0.0, "sec", 0.0),
+        (1.0, "unknown", 0.0),
+    ],
 )
 def test_the_repetition_time_is_read_in_its_unit(tmp_path, capsys, tr, unit, expected):
     image = nib.Nifti1Image(np.zeros((2, 2, 2, 5), np.float32), np.eye(4))
@@ -462,11 +478,17 @@ def test_the_repetition_time_is_read_in_its_unit(tmp_path, capsys, tr, unit, exp
     assert ("taken for milliseconds" in capsys.readouterr().out) == (tr == 2000 and unit == "sec")
 
 
-def test_another_repetition_time_is_reported(tmp_path, cfg, cifti_run, capsys):
-    (tmp_path / "run.dtseries.nii").write_bytes(cifti_run)
-    options = {"source": "cifti", "cfg": cfg, "volumes": VOLUMES, "out": tmp_path / "a.npy"}
-    bold.clean(run=tmp_path / "run.dtseries.nii", tr_s=0.72, **options)
+def test_another_repetition_time_is_refused_unless_check_ignores_it(tmp_path, cfg, cifti_run, capsys):
+    run = tmp_path / "run.dtseries.nii"
+    run.write_bytes(cifti_run)
+    options = {"run": run, "source": "cifti", "cfg": cfg}
+    message = r"its header says TR 2 s, data.tr_s says 0.72 s; correct one of them, or name `tr` in check.ignore"
+    refused(tmp_path, message, tr_s=0.72, **options)
+    bold.clean(**options, volumes=VOLUMES, out=tmp_path / "a.npy", tr_s=0.72, header_tr="ignore")
     assert "its header says TR 2 s, data.tr_s says 0.72 s; the latter is used" in capsys.readouterr().out
+    bold.clean(**options, volumes=VOLUMES, out=tmp_path / "b.npy", tr_s=1.99)
+    assert "TR" not in capsys.readouterr().out, "headers round"
+    refused(tmp_path, "--header-tr: found 'maybe', expected check or ignore", header_tr="maybe", **options)
 
 
 def test_an_anatomy_that_cannot_be_read(tmp_path, cfg):
@@ -483,23 +505,27 @@ def test_an_anatomy_that_cannot_be_read(tmp_path, cfg):
 def test_a_raw_subject_against_the_truth(tmp_path, cfg):
     """A simulated head: its motion is recovered, and raw runs give the map of the same runs read where they truly lie.
 
-    Two segments of two runs. The comparison has the same response and noise in a head that does not move, sampled with
-    the true geometry: what a CIFTI run of equal noise would hold.
+    Three segments of two runs. "cifti" has the same response and noise in a head that does not move, sampled with the
+    true geometry: what a CIFTI run of equal noise would hold. "known" is the moving run sampled with the true geometry:
+    what no registration can surpass. Its map is not that of "cifti" either, for a moving vertex meets the noise of
+    other voxels; the fewer the segments, the more that counts (r 0.84 with one, 0.91 with two, 0.94 with three).
     """
     cfg = cfg.model_copy(update={"trim": {25: (1, 4)}, "polynomial_order": 2})
     cfg = cfg.model_copy(update={"registration": cfg.registration.model_copy(update={"resolution_mm": 4})})
     head = scanner.draw_head(5.0, np.random.default_rng(0))
     nib.save(head.t1w, tmp_path / "t1w.nii.gz")
     bold.anatomy(t1w=tmp_path / "t1w.nii.gz", out=tmp_path / "anatomy", cfg=cfg)
+    voxels = np.stack([head.sample @ axis for axis in np.indices(head.shape).reshape(3, -1).astype(np.float32)], axis=1)
+    cortex = registration.move(head.affine, voxels.astype(float))  # where the vertices lie as long as the head is still
     atlas = surface.atlas()
     visual = (atlas["rank"] < 8).to_numpy()
     area = (atlas["area"] + atlas["hemisphere"]).factorize()[0]
     options = {"source": "raw", "cfg": cfg, "tr_s": 2.0, "volumes": 25, "anatomy": tmp_path / "anatomy"}
-    maps: dict[str, list] = {"raw": [], "cifti": []}
-    for segment in range(2):
+    maps: dict[str, list] = {"raw": [], "known": [], "cifti": []}
+    for segment in range(3):
         shown = np.random.default_rng([1, segment]).standard_normal((25, area.max() + 1), np.float32)
         response = np.where(visual, shown[:, area], 0).astype(np.float32)
-        cleaned: dict[str, list] = {"raw": [], "cifti": []}
+        cleaned: dict[str, list] = {kind: [] for kind in maps}
         for repeat in range(2):
             path = scanner.motion(25, 2.0, np.random.default_rng([2, segment, repeat]))
             moving, still = (
@@ -513,13 +539,18 @@ def test_a_raw_subject_against_the_truth(tmp_path, cfg):
             assert np.linalg.norm(path[:, :3], axis=1).max() > 0.3, "the test needs motion"
             assert all(np.corrcoef(a, b)[0, 1] > 0.9 for a, b in zip(path.T, found.T, strict=True))
             cleaned["raw"].append(np.load(outs["out"]))
+            places = [registration.move(registration.rigid(p[:3], p[3:], head.centre), cortex) for p in path]
+            volumes = np.moveaxis(moving.astype(np.float32), -1, 0)
+            known = [registration.sample(v, head.affine, at) for v, at in zip(volumes, places, strict=True)]
             series = (head.sample @ still.reshape(-1, 25).astype(np.float32)).T
-            cleaned["cifti"].append(bold.standardise(series[1:-4], 2, 1e-6)[0])
+            for kind, values in {"known": np.stack(known), "cifti": series}.items():
+                cleaned[kind].append(bold.standardise(values[1:-4], 2, 1e-6)[0])
         for kind, runs in cleaned.items():
             maps[kind].append(roi.fisher_z(roi.correlate(*runs)))
-    raw, cifti = (np.mean(z, axis=0) for z in maps.values())
-    seen = np.isfinite(raw) & np.isfinite(cifti)
+    mean = {kind: np.mean(z, axis=0) for kind, z in maps.items()}
+    seen = np.isfinite(list(mean.values())).all(axis=0)
     assert seen.mean() > 0.98
-    alike = np.corrcoef(raw[seen], cifti[seen])[0, 1]
-    print(f"raw against the truth: r {alike:.3f} of the two maps")
-    assert alike > 0.9
+    alike = {kind: np.corrcoef(mean[kind][seen], mean["cifti"][seen])[0, 1] for kind in ("raw", "known")}
+    print("r of the map with that of a still head:", alike)
+    assert alike["raw"] > 0.92
+    assert alike["raw"] > alike["known"] - 0.01, "registration costs next to nothing"

@@ -137,6 +137,23 @@ def test_killed_and_restarted_ends_bit_identical(tmp_path, inputs, monkeypatch):
     assert all(torch.equal(whole[key], halves[key]) for key in whole)
 
 
+def test_every_setting_acts(tmp_path, inputs):
+    """No key of the section is without effect, but for gradient_checkpointing, which changes memory only."""
+    changes = [
+        *({"trained": ("attn1",)}, {"condition_dropout": 1.0}, {"noise_beta": 1.0}, {"encoder_lr_scale": 1.0}),
+        *({"sparsify": 0.8}, {"precision": "bfloat16"}, {"optimizer": optimizer(1, lr=2e-3, batch_size=2)}),
+        {"seed": 1},
+    ]
+    base = {"optimizer": optimizer(1, batch_size=2)}
+    made = set()
+    for change in [{}, *changes]:
+        cotrain.train(**inputs, out=tmp_path / "out", scratch=tmp_path / "s", cfg=settings(1, **base | change))
+        made.add(tuple((tmp_path / "out" / part / "model.safetensors").read_bytes() for part in ("encoder", "unet")))
+    assert len(made) == 1 + len(changes)
+    tested = {key for change in changes for key in change} | {"gradient_checkpointing"}
+    assert tested == set(Cotrain.model_fields)
+
+
 def test_parts_that_do_not_fit(tmp_path, inputs):
     arguments = {**inputs, "out": tmp_path / "out", "scratch": tmp_path / "scratch", "cfg": settings(1)}
     with pytest.raises(InputError, match="once per training segment"):

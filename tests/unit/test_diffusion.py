@@ -8,7 +8,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from tiny_diffusion import CHANNELS, FRAMES, SIDE, TOKENS, WIDTH, scheduler, stock_unet, targets
 
-from mindreel import diffusion
+from mindreel import denoising, diffusion
+from mindreel.config import Sampling
 from mindreel.errors import InputError
 from mindreel.unet import inflate
 
@@ -34,6 +35,29 @@ def test_noise_is_not_shared_between_clips_or_places():
     noise = diffusion.clip_noise((2, FRAMES, 4, 16, 16), 1.0, torch.Generator().manual_seed(0))
     assert abs(np.corrcoef(noise[0].flatten(), noise[1].flatten())[0, 1]) < 0.05
     assert noise[0, 0].unique().numel() == noise[0, 0].numel()
+
+
+def test_training_and_sampling_draw_dependent_noise():
+    """What the UNet first sees is noise whose frames correlate by beta: in training around clips, here of zeros."""
+    seen = []
+
+    def watch(latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append(latents / latents.std((1, 2, 3, 4), keepdim=True))
+        return torch.zeros_like(latents)
+
+    shape, beta = (FRAMES, 4, 8, 8), 0.5
+    noise_schedule = scheduler()
+    torch.manual_seed(0)
+    diffusion.objective(watch, DDPMScheduler.from_config(noise_schedule.config), torch.zeros(50, *shape), None, beta)
+    cfg = Sampling(
+        scheduler="", steps=1, guidance_scale=1, eta=0, negative="none", noise_beta=beta, batch_size=50, seed=0
+    )
+    noise = [denoising.clip_generator(0, "1", number) for number in range(50)]
+    denoising.denoise(watch, noise_schedule, shape, noise, cfg, torch.device("cpu"))
+    for noisy in seen:
+        correlation = np.corrcoef(noisy.transpose(0, 1).flatten(1).numpy())
+        np.testing.assert_allclose(correlation[~np.eye(FRAMES, dtype=bool)], beta, atol=0.05)
+    assert len(seen) == 2
 
 
 def test_guidance():
@@ -132,14 +156,14 @@ def test_one_batch_can_be_overfitted():
     noise_schedule = DDPMScheduler.from_config(scheduler().config)
     optimizer = torch.optim.Adam(unet.parameters(), lr=4e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(30):
         torch.manual_seed(1)  # the same noise and timestep each time
         loss = diffusion.objective(unet, noise_schedule, latents, states, 0.0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.15 * losses[0]
 
 
 def test_condition_dropout():

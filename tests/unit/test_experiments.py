@@ -33,7 +33,7 @@ def test_voxel_selection_shares_what_knows_no_subject(raw):
     mine = owns(
         owners(raw, {"experiments": {"loose": {"base": "mind-video", "roi": {"alpha": 0.05}}}}, "loose"), "loose"
     )
-    assert mine == set(STAGES) - {"pretrain", "generator"}
+    assert mine == set(STAGES) - {"pretrain", "generator", "captioned"}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_tuning_otherwise_keeps_the_pretraining(raw, own):
 
 def test_pretraining_otherwise_owns_all_that_rests_on_it(raw):
     overlay = {"experiments": {"other": {"base": "mind-video", "pretrain": {"mask_ratio": 0.5}}}}
-    assert owns(owners(raw, overlay, "other"), "other") == set(STAGES) - {"roi", "generator"}
+    assert owns(owners(raw, overlay, "other"), "other") == set(STAGES) - {"roi", "generator", "captioned"}
 
 
 def test_no_subject_has_a_pretraining_of_its_own(raw):
@@ -67,7 +67,7 @@ def test_no_subject_has_a_pretraining_of_its_own(raw):
 
 def test_generator_change_keeps_the_encoder(raw):
     overlay = {"experiments": {"noisy": {"base": "mind-video", "generator": {"noise_beta": 0.25}}}}
-    assert owns(owners(raw, overlay, "noisy"), "noisy") == {"generator", "cotrain", "sampling", "metrics", "attention"}
+    assert owns(owners(raw, overlay, "noisy"), "noisy") == set(STAGES) - {"roi", "pretrain", "mbm", "contrastive"}
 
 
 def test_a_setting_of_one_subject_counts(raw):
@@ -92,3 +92,20 @@ def test_oldest_ancestor_is_found_across_one_that_differs(raw):
 def test_an_equal_setting_written_out_again_changes_nothing(raw):
     overlay = {"experiments": {"same": {"base": "mind-video", "sampling": {"steps": 200}}}}
     assert set(owners(raw, overlay, "same").values()) == {"mind-video"}
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({"sampling": {"controls": ["shuffled"]}}, {"sampling", "metrics"}),
+        ({"subjects": {2: {"sampling": {"controls": []}}}}, {"sampling", "metrics"}),
+        ({"sampling": {"samples": 3, "shard": "all"}}, set()),
+        ({"subjects": {2: {"sampling": {"samples": 3}}}}, set()),
+        ({"sampling": {"steps": 10}}, {"captioned", "sampling", "metrics"}),
+        ({"subjects": {2: {"sampling": {"steps": 10}}}}, {"sampling", "metrics"}),  # captions know no subject
+        ({"sampling": {"negative": "none"}}, {"captioned", "sampling", "metrics"}),
+    ],
+)
+def test_clips_belong_to_whom_their_settings_make_differ(raw, own, expected):
+    overlay = {"experiments": {"other": {"base": "mind-video", **own}}}
+    assert owns(owners(raw, overlay, "other"), "other") == expected

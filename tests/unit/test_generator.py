@@ -32,6 +32,11 @@ def settings(steps: int, **changes: object) -> Generator:
     return Generator(**{**defaults, **changes})
 
 
+@pytest.fixture(autouse=True)
+def _quick_sheet(monkeypatch):
+    monkeypatch.setitem(generator.SHEET, "steps", 2)
+
+
 @pytest.fixture
 def inputs(tmp_path):
     return {"model": stable_diffusion(tmp_path / "sd"), "targets": targets(tmp_path / "targets", 2, 4)}
@@ -104,9 +109,19 @@ def test_a_folder_without_a_decoder_is_refused_before_training(tmp_path, inputs)
         generator.train(**inputs, out=tmp_path / "out", scratch=tmp_path / "scratch", cfg=settings(1))
 
 
-def test_min_snr_changes_the_tuning(tmp_path, inputs):
-    for name, gamma in (("plain", None), ("weighted", 0.5)):
-        cfg = settings(2, min_snr_gamma=gamma)
-        generator.train(**inputs, out=tmp_path / name, scratch=tmp_path / f"s-{name}", cfg=cfg)
-    loss = {name: load_table(tmp_path / name / "history.tsv").loss.sum() for name in ("plain", "weighted")}
-    assert 0 < loss["weighted"] < loss["plain"]
+def test_every_setting_acts(tmp_path, inputs, monkeypatch):
+    """No key of the section is without effect."""
+    monkeypatch.setattr(generator, "sample_sheet", lambda *_: np.zeros((1, 1, 3), np.uint8))
+    changes = [
+        *({"attention": "plain"}, {"attention": "first-and-previous"}, {"norm_over": "frame"}),
+        *({"frame_positions": True}, {"trained": ("attn1",)}, {"condition_dropout": 1.0}, {"noise_beta": 1.0}),
+        *({"min_snr_gamma": 0.5}, {"optimizer": optimizer(1, lr=2e-3, batch_size=2)}, {"seed": 1}),
+    ]
+    base = {"optimizer": optimizer(1, batch_size=2)}
+    made = set()
+    for change in [{}, *changes]:
+        cfg = settings(1, **base | change)
+        generator.train(**inputs, out=tmp_path / "out", scratch=tmp_path / "s", cfg=cfg)
+        made.add((tmp_path / "out" / "model.safetensors").read_bytes())
+    assert len(made) == 1 + len(changes)
+    assert {key for change in changes for key in change} == set(Generator.model_fields)

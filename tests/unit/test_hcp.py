@@ -209,11 +209,17 @@ def test_shards_of_other_areas_are_refused(tmp_path, tiny, rng):
     folder = cut(tmp_path, run)
     with pytest.raises(InputError, match=r"2 segments of \d+ voxels, expected 2 of \d+ by their indices and hcp.areas"):
         gather(tmp_path, folder, cfg=CFG.model_copy(update={"areas": ("V1",)}))
+    assert [path.name for path in (tmp_path / "hcp").iterdir()] == [folder.name]
 
 
-def test_unknown_area_is_named_with_its_neighbours():
+def test_an_area_that_the_atlas_lacks_is_named_with_its_neighbours(tmp_path):
+    """Before any run is opened, and nothing, whole or partial, is written."""
+    wrong = CFG.model_copy(update={"areas": ("V1", "V9")})
     with pytest.raises(InputError, match=r"hcp.areas: no such Glasser area: V9; near: .*V"):
-        hcp.area_voxels(("V1", "V9"))
+        cut(tmp_path, tmp_path / "absent.dtseries.nii", cfg=wrong)
+    with pytest.raises(InputError, match=r"hcp.areas: no such Glasser area: V9"):
+        gather(tmp_path, cfg=wrong)
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_memory_does_not_grow_with_the_runs_length_or_number(tmp_path, tiny, rng):

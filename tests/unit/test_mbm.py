@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -118,34 +116,6 @@ def test_double_contrast_knows_which_sample_is_which() -> None:
     assert mbm.contrast(rows, rows, 0.1) < 0.1 < np.log(5) < mbm.contrast(rows, rows.roll(1, 0), 0.1)
 
 
-def two_trainings(folder: Path, out: Path) -> None:
-    """MBM and DC-MAE, one after the other, in however many processes this runs."""
-    for name, contrast in {"plain": None, "contrasted": CONTRAST}.items():
-        cfg = with_steps(HCP, 20, lr=1e-2).model_copy(update={"double_contrast": contrast})
-        mbm.pretrain(segments=folder, out=out / name, scratch=out / "scratch" / name, cfg=cfg)
-
-
-def test_two_processes_train_like_one(segments: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_mbm; from pathlib import Path\n"
-        "test_mbm.two_trainings(Path(sys.argv[2]), Path(sys.argv[3]))\n"
-    )
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = [script, Path(__file__).parent, segments, tmp_path / "two"]
-    done = subprocess.run([*launcher, *options], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    two_trainings(segments, tmp_path / "one")
-    for name in ("plain", "contrasted"):
-        one, two = (pd.read_csv(tmp_path / n / name / "history.tsv", sep="\t") for n in ("one", "two"))
-        assert len(one) == len(two) == 20
-        np.testing.assert_allclose(two.loss, one.loss, atol=1e-5)
-        assert list((tmp_path / "two" / "scratch").glob(f"{name}/*")) == []
-        for key, value in weights(tmp_path / "one" / name).items():
-            if not key.endswith("qkv.bias"):  # a key's bias has no gradient but rounding, which AdamW blows up
-                torch.testing.assert_close(weights(tmp_path / "two" / name)[key], value, atol=1e-4, rtol=0)
-
-
 def test_recomputing_changes_nothing(segments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     checkpoint = encoder.checkpoint
@@ -169,29 +139,45 @@ def test_compiled_training_is_the_same(segments: Path, tmp_path: Path, monkeypat
         torch.testing.assert_close(weights(tmp_path / "compiled")[key], value, atol=1e-5, rtol=0)
 
 
-def test_every_setting_acts(segments: Path, tmp_path: Path) -> None:
+CHANGES = [
+    *({"mask_ratio": 0.75}, {"mix_share": 0.0}, {"seed": 5}, {"double_contrast": CONTRAST}),
+    *({"double_contrast": CONTRAST.model_copy(update={key: 0.9})} for key in DoubleContrast.model_fields),
+]
+OPTIMIZATION = {"steps": 7, "batch_size": 5, "lr": 2e-3, "warmup": 1}
+OPTIMIZATION |= {"weight_decay": 0.9, "betas": (0.8, 0.9), "clip_grad": 0.01}
+
+
+def test_every_setting_of_pretraining_acts(segments: Path, tmp_path: Path) -> None:
     """No key of the section is without effect, but for those that only change how the same is computed."""
-    optimization = {"steps": 7, "batch_size": 5, "lr": 2e-3, "warmup": 1}
-    optimization |= {"weight_decay": 0.9, "betas": (0.8, 0.9), "clip_grad": 0.01}
     changes = [
         *({"patch_size": 6}, {"width": 20}, {"depth": 1}, {"heads": 4}, {"mlp_ratio": 2.0}, {"decoder_width": 12}),
-        *({"decoder_depth": 2}, {"decoder_heads": 1}, {"mask_ratio": 0.75}, {"mix_share": 0.0}, {"seed": 5}),
-        {"double_contrast": CONTRAST},
-        *({"double_contrast": CONTRAST.model_copy(update={key: 0.9})} for key in DoubleContrast.model_fields),
-        *({"optimizer": OPTIMIZER.model_copy(update={key: value})} for key, value in optimization.items()),
+        *({"decoder_depth": 2}, {"decoder_heads": 1}, *CHANGES),
+        *({"optimizer": OPTIMIZER.model_copy(update={key: value})} for key, value in OPTIMIZATION.items()),
     ]
     base = HCP.model_copy(update={"mask_ratio": 0.5})  # so that more than one patch is seen
     results = set()
-    for number, change in enumerate([{}, *changes]):
-        out = tmp_path / str(number)
-        mbm.pretrain(segments=segments, out=out, scratch=tmp_path / "s", cfg=base.model_copy(update=change))
-        results.add((out / "model.safetensors").read_bytes())
+    for change in [{}, *changes]:
+        cfg = base.model_copy(update=change)
+        mbm.pretrain(segments=segments, out=tmp_path / "out", scratch=tmp_path / "s", cfg=cfg)
+        results.add((tmp_path / "out" / "model.safetensors").read_bytes())
     assert len(results) == len(changes) + 1
-    assert {key for change in changes for key in change} == set(Pretrain.model_fields) - {
-        "gradient_checkpointing",
-        "compile",
-    }
-    assert set(optimization) == set(Optimizer.model_fields) - {"checkpoint_s"}
+    # these two change how the same is computed: test_recomputing_changes_nothing, test_compiled_training_is_the_same
+    computed = {"gradient_checkpointing", "compile"}
+    assert {key for change in changes for key in change} == set(Pretrain.model_fields) - computed
+    # how often it is saved changes no weight: test_training
+    assert set(OPTIMIZATION) == set(Optimizer.model_fields) - {"checkpoint_s"}
+
+
+def test_every_setting_of_tuning_acts(bold: Path, tmp_path: Path) -> None:
+    own = [{}, *CHANGES, {"init": "none"}, {"optimizer": OPTIMIZER.model_copy(update={"lr": 2e-3})}]
+    base = CFG.model_copy(update={"init": "scratch", "mask_ratio": 0.5})
+    results = set()
+    for change in own:
+        cfg = base.model_copy(update=change)
+        mbm.tune(bold=bold, out=tmp_path / "out", scratch=tmp_path / "s", cfg=cfg, sizes=HCP)
+        results.add((tmp_path / "out" / "model.safetensors").read_bytes())
+    assert len(results) == len(own)
+    assert {key for change in own for key in change} == set(Mbm.model_fields)
 
 
 def test_mix_interpolates_pairs(rng: np.random.Generator) -> None:
@@ -234,7 +220,7 @@ def test_killed_and_restarted_ends_the_same(
     assert same(tmp_path / "straight", tmp_path / "killed")
     for name in ("history.tsv", "config.json"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
-    assert list((tmp_path / "b").iterdir()) == []  # the resume file is gone
+    assert not list((tmp_path / "b").glob("resume*"))
 
 
 def test_not_a_number_stops_with_the_step_and_the_samples(segments: Path, tmp_path: Path) -> None:

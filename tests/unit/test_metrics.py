@@ -12,7 +12,7 @@ from skimage.color import rgb2gray
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 from tiny_networks import save_networks
 
-from mindreel import artifacts, config, pixels, world
+from mindreel import artifacts, config, metrics, pixels, world
 from mindreel.config import Metrics
 from mindreel.errors import InputError
 from mindreel.evaluate import folder
@@ -134,10 +134,12 @@ ALL = [
         for n in (2, 10)
         for name in (f"nway_{kind}_{n}way", f"nway_{kind}_{n}way_sampled", f"nway_top1_{kind}_{n}way")
     ),
-    *("clip_pcc_adjacent", "clip_pcc_gated"),
+    *("clip_pcc_adjacent", "clip_pcc_gated", "clip_cosine_pairwise"),
     *(f"identify_{space}_{what}" for space in ("clip", "latent") for what in ("top1", "top5", "rank")),
     "epe_ilk",
 ]
+
+ALONE = ["clip_pcc_adjacent", "clip_cosine_pairwise"]  # metrics that never look at the true clip
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -156,6 +158,11 @@ def noisy(features: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str
     found = {name: array + 0.3 * rng.standard_normal(array.shape) for name, array in features.items()}
     frames = features["clip"] + 0.1 * rng.standard_normal(features["clip"].shape)
     return {name: array.astype(np.float32) for name, array in found.items()} | {"clip": unit(frames)}
+
+
+@pytest.fixture(autouse=True)
+def few_pairs(monkeypatch):
+    monkeypatch.setattr(metrics, "PAIRS", 60)  # five partners of every clip are enough here
 
 
 @pytest.fixture
@@ -228,7 +235,7 @@ def test_score_agrees_with_a_plain_loop(clips):
             assert row.identify_clip_rank == rank and row.identify_clip_top5 == (rank <= 5)
         means = summary[summary.condition == condition].set_index("metric").value
         plain = [name for name in means.index if not name.endswith("_rank")]
-        np.testing.assert_allclose(rows[plain].mean(), means[plain], rtol=1e-5)
+        np.testing.assert_allclose(rows[plain].mean(), means[plain], rtol=1e-5, atol=1e-6)
         assert means["identify_latent_rank"] == rows.identify_latent_rank.median()
     assert table.segment.tolist() == (["test1"] * 8 + ["test2"] * 4) * 2
     assert table.volume.tolist() == [*range(8), *range(4)] * 2
@@ -245,24 +252,27 @@ def test_summary_tells_signal_from_shuffled(clips):
     _, summary, _ = run(clips)
     assert list(summary.columns) == [
         "metric", "condition", "value", "sd", "sd_trials", "ci_low", "ci_high", "chance", "mismatched",
-        "difference", "difference_ci_low", "difference_ci_high", "p",
+        "true", "difference", "difference_ci_low", "difference_ci_high", "p",
     ]  # fmt: skip
     assert summary.metric.unique().tolist() == ALL
     rows = summary.set_index(["metric", "condition"])
     assert (rows.ci_low <= rows.value + 1e-5).all() and (rows.value <= rows.ci_high + 1e-5).all()
-    for metric in set(ALL) - {"clip_pcc_adjacent", "identify_clip_top1", "identify_latent_top1"}:
+    for metric in set(ALL) - {*ALONE, "identify_clip_top1", "identify_latent_top1"}:
         model, control = rows.loc[(metric, "fmri")], rows.loc[(metric, "shuffled")]
         assert np.isnan(model.p) and np.isnan(model.difference)
         assert control.difference_ci_low > 0 and control.p < 0.05, metric  # also where less is better
         sign = -1 if metric in ("mse", "epe_ilk") or metric.endswith("_rank") else 1
         assert control.difference == pytest.approx(sign * (model.value - control.value), rel=1e-3, abs=1e-4)
     assert rows.loc[("ssim_rgb_uniform7", "shuffled")].p == pytest.approx(1 / 201, rel=1e-4)
+    assert set(summary.metric[summary.true.notna()]) == set(ALONE)
+    for metric in ALONE:  # the reconstructions are nearly the true clips
+        assert rows.loc[(metric, "fmri")].true == pytest.approx(rows.loc[(metric, "fmri")].value, abs=0.1)
 
 
 def test_every_chance_level_is_what_the_shuffled_clips_score(clips):
     _, summary, _ = run(clips)
     rows = summary.set_index(["metric", "condition"])
-    assert rows.loc["clip_pcc_adjacent"].chance.isna().all()
+    assert all(rows.loc[metric].chance.isna().all() for metric in ALONE)
     assert (rows.loc["nway_image_2way"].chance == 0.75).all() and (rows.loc["nway_top1_video_2way"].chance == 0.5).all()
     assert rows.loc[("nway_video_10way_sampled", "fmri")].chance == pytest.approx(3 / 12)
     assert rows.loc[("identify_clip_top5", "fmri")].chance == pytest.approx(5 / 12, rel=1e-5)
@@ -358,10 +368,31 @@ def test_experiments_are_tested_against_the_first(tmp_path):
     row = table.loc[("psnr", "better", 2)]
     assert row.difference == pytest.approx(0.5, abs=0.05) and row.value - row.reference == pytest.approx(0.5, abs=0.05)
     assert row.p_paired_holm == pytest.approx(3 * row.p_paired, rel=1e-4) and row.p_paired_holm < 0.05
+    assert 0.4 < row.difference_ci_low < row.difference < row.difference_ci_high < 0.6
     assert row.p_t > 0.2  # the unpaired test drowns in the differences between scenes
     error = table.loc[("mse", "better", 2)]
     assert error.difference == pytest.approx(row.difference, rel=1e-4) and error.t == pytest.approx(row.t, rel=1e-4)
     assert table.loc[("psnr", "same", 1)].p_paired > 0.05
+
+
+def test_distinctness_is_that_of_clips_of_other_scenes_and_is_compared_by_pairs(clips):
+    """Reconstructions that all look alike, against those that do not."""
+    table, summary, _ = run(clips, out="full/sub-1")
+    pooled = np.load(clips / "made/fmri/clip.npy").mean(1)
+    cosine = unit(pooled) @ unit(pooled).T
+    expected = [np.delete(row, n).mean() for n, row in enumerate(cosine)]  # every clip is a scene of its own
+    found = table[table.condition == "fmri"].clip_cosine_pairwise
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    rows = summary[summary.metric == "clip_cosine_pairwise"].set_index("condition")
+    assert rows.loc["fmri"].ci_low < np.mean(expected) < rows.loc["fmri"].ci_high
+    alike = np.load(clips / "made/fmri/clip.npy") + 2 * unit(np.ones(12))
+    np.save(clips / "made/fmri/clip.npy", unit(alike))
+    run(clips, out="alike/sub-1")
+    assert np.load(clips / "alike/sub-1/pairwise.npy").shape == (2, 12, 12)
+    compare(metrics=[clips / "full/sub-1", clips / "alike/sub-1"], out=clips / "c.tsv", cfg=CFG)
+    row = pd.read_csv(clips / "c.tsv", sep="\t").set_index("metric").loc["clip_cosine_pairwise"]
+    assert row.difference_ci_low < row.difference < row.difference_ci_high < -0.2  # positive would be more distinct
+    assert row.difference == pytest.approx(row.reference - row.value, abs=1e-5) and np.isnan(row.p_paired_holm)
 
 
 def test_one_experiment_alone_gives_an_empty_table(tmp_path):

@@ -1,10 +1,14 @@
 """Folders of pictures: whole, listed, with alternative texts that say what is there; nothing is left of a failure."""
 
+import shutil
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
-from mindreel import artifacts, pictures, plots, surface
+from mindreel import artifacts, pictures, plots, plots_brain, surface
 from mindreel.errors import InputError
 
 MOTION = [*(f"trans_{x}_mm" for x in "xyz"), *(f"rot_{x}_rad" for x in "xyz"), "framewise_displacement_mm"]
@@ -13,8 +17,20 @@ MOTION = [*(f"trans_{x}_mm" for x in "xyz"), *(f"rot_{x}_rad" for x in "xyz"), "
 @pytest.fixture(autouse=True)
 def blank(monkeypatch):
     """What the pictures look like is test_plots' and test_brainmap's business, and drawing takes seconds."""
-    monkeypatch.setattr(pictures.plots, "PIXEL_MM", dict.fromkeys(plots.PIXEL_MM, 4.0))
-    monkeypatch.setattr(pictures.plots, "PANEL_MM", 4.0)
+    monkeypatch.setattr(plots_brain, "PIXEL_MM", dict.fromkeys(plots_brain.PIXEL_MM, 4.0))
+    monkeypatch.setattr(plots_brain, "PANEL_MM", 4.0)
+    monkeypatch.setattr(plots, "DPI", 40)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made, their files are empty."""
+
+    def touch(figure, out, name):
+        for suffix in ("png", "svg"):
+            (out / f"{name}.{suffix}").touch()
+
+    monkeypatch.setattr(plots, "save_print", touch)
 
 
 @pytest.fixture
@@ -102,7 +118,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(scans, monkeypatch):
     assert not list(folder.glob("*out*"))
 
 
-def test_demeaned_runs_have_no_tsnr(scans):
+def test_demeaned_runs_have_no_tsnr(scans, undrawn):
     folder, paths = scans
     for path in paths["tsnr"]:
         artifacts.save_array(path, np.full(surface.VERTICES, 1e-4, np.float32))
@@ -117,27 +133,68 @@ def test_median_over_runs_leaves_out_what_a_run_lacks():
     np.testing.assert_array_equal(pictures._median(values), [2.0, 5.0, np.nan])
 
 
-@pytest.fixture
-def attended(tmp_path, rng):
+@pytest.fixture(scope="module")
+def attended(tmp_path_factory):
+    """What `attention maps` writes, of 600 voxels; animals look twice as much at V1 as others, there are no people."""
+    folder, rng = tmp_path_factory.mktemp("attention") / "sub-3", np.random.default_rng(0)
     atlas = surface.atlas()
     chosen = atlas[atlas.group != "rest"].sample(600, random_state=1).grayordinate
-    maps = {}
-    for stage in ("mbm", "cotrain"):
-        for layer in (1, 4):
-            maps[f"{stage}-layer{layer}"] = np.zeros(surface.VERTICES)
-            maps[f"{stage}-layer{layer}"][chosen] = rng.uniform(0.5, 1.5, len(chosen)) / len(chosen)
-    surface.save_dscalar(tmp_path / "attention.dscalar.nii", maps)
-    return tmp_path, maps
+    v1 = (atlas.area[chosen] == "V1").to_numpy()
+
+    def maps(*names, factor=1.0):
+        found = {name: np.zeros(surface.VERTICES) for name in names}
+        for values in found.values():
+            values[chosen] = rng.uniform(0.5, 1.5, len(chosen)) / len(chosen) * np.where(v1, factor, 1)
+        return found
+
+    layers = [f"{stage}-layer{layer}" for stage in ("mbm", "contrastive", "cotrain") for layer in (1, 4)]
+    gradients = [f"{stage}-integrated-gradients" for stage in ("contrastive", "cotrain")]
+    found = maps(*layers)
+    surface.save_dscalar(folder / "attention.dscalar.nii", found)
+    surface.save_dscalar(folder / "gradients.dscalar.nii", maps(*gradients))
+    of_animals = maps(*(f"animals-{name}" for name in layers + gradients), factor=2.0)
+    surface.save_dscalar(folder / "categories.dscalar.nii", of_animals)
+    rows = [(s, n, over, 9, 0.25) for s in ("contrastive", "cotrain") for n in (1, 4) for over in ("voxels", "areas")]
+    table = pd.DataFrame(rows, columns=["stage", "layer", "over", "number", "spearman"])
+    artifacts.save_table(folder / "agreement.tsv", table)
+    save_categories(folder, animals=12, people=0)
+    return folder, found
 
 
-def test_attention_is_drawn_whole(attended):
+def save_categories(folder, **clips):
+    rows = [(name, count, "some, words") for name, count in clips.items()]
+    artifacts.save_table(folder / "categories.tsv", pd.DataFrame(rows, columns=["category", "clips", "words"]))
+
+
+ATTENTION = ["flat", "inflated", "networks", "areas", "gradients", "agreement"]
+
+
+def test_attention_is_drawn_whole(attended, tmp_path, monkeypatch):
+    def save(figure, out, name):  # half the time; that both forms are written is tested above
+        with matplotlib.rc_context(plots.PRINT):
+            figure.savefig(out / f"{name}.svg", dpi=40)
+        (out / f"{name}.png").touch()
+
+    monkeypatch.setattr(plots, "save_print", save)
     folder, maps = attended
-    pictures.attention(attention=folder, out=folder / "out")
-    index = check(folder / "out", ["flat", "inflated", "networks", "areas"])
-    assert all(f["wide"] for f in index["figures"]) and "600 voxels" in index["figures"][0]["alt"]
+    pictures.attention(attention=folder, out=tmp_path / "out")
+    index = check(tmp_path / "out", [*ATTENTION, "categories", "category-gradients", "category-areas"])
+    alts = {figure["name"]: figure["alt"] for figure in index["figures"]}
+    assert all(f["wide"] for f in index["figures"]) and "600 voxels" in alts["flat"]
     last = pd.Series(maps["cotrain-layer4"]).groupby(surface.atlas().area).sum()
-    assert f"{last.idxmax()} {100 * last.max() / last.sum():.0f}%" in index["figures"][3]["alt"]
-    assert "after co-training" in (folder / "out/areas.svg").read_text()
+    assert f"{last.idxmax()} {100 * last.max() / last.sum():.0f}%" in alts["areas"]
+    assert "0.25 over voxels" in alts["agreement"] and "0.25 over areas" in index["words"]
+    assert "animals (12) most in V1 (+" in alts["category-areas"]
+    svg = (tmp_path / "out/category-areas.svg").read_text()
+    assert "Subject 3" in svg and "animals (12)" in svg and "people" not in svg
+    assert "after co-training" in (tmp_path / "out/areas.svg").read_text()
+
+
+def test_without_clips_of_a_category_there_are_no_figures_of_it(attended, tmp_path, undrawn):
+    folder = Path(shutil.copytree(attended[0], tmp_path / "sub-3", ignore=shutil.ignore_patterns("categories.d*")))
+    save_categories(folder, people=0)
+    pictures.attention(attention=folder, out=tmp_path / "out")
+    check(tmp_path / "out", ATTENTION)
 
 
 def test_attention_maps_of_another_name_are_an_error(tmp_path):

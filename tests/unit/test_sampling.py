@@ -1,5 +1,6 @@
 """Sampling clips from test fMRI."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -214,6 +215,33 @@ def test_shuffled_takes_other_fmri_and_the_same_noise(run, inputs, tmp_path):
     assert not np.array_equal(shuffled, run("fmri"))
 
 
+def test_mean_fmri_tells_every_clip_the_same(inputs, run, tmp_path):
+    """The mean control is what fMRI that always is the mean gives, with each clip's own noise."""
+    series = np.load(inputs["bold"])
+    np.save(tmp_path / "flat.npy", np.broadcast_to(series.mean((0, 1)), series.shape).astype(np.float32))
+    job = {"subject": "1", "control": "fmri", "cfg": settings(negative="train-mean"), "scratch": tmp_path / "s"}
+    sampling.sample(**{**inputs, "bold": tmp_path / "flat.npy"}, **job, out=tmp_path / "flat_clips.npy")
+    clips = run("mean", control="mean", negative="train-mean")
+    assert_same_clips(clips, np.load(tmp_path / "flat_clips.npy"))
+    assert len({clip.tobytes() for clip in clips}) == len(clips)
+
+
+def test_mean_fmri_pushed_away_from_itself_is_unguided(inputs, run):
+    """Guidance between equal conditions changes nothing, so it is left out: half the work."""
+    guided = run("guided", control="mean", segments=[0])
+    source = conditions.from_fmri(
+        *(inputs[name] for name in ("cotrained", "bold", "train_bold", "empty", "encoder")), settings(), "mean"
+    )
+    assert source.negative is None
+    brain = FmriEncoder.from_pretrained(inputs["cotrained"] / "encoder")
+    mean = conditions.encoded_mean(brain, np.load(inputs["bold"]), 2, torch.device("cpu"))
+    model = inputs["model"]
+    scheduler, vae = denoising.make_scheduler(model, "DDIMScheduler"), denoising.load_vae(model)
+    whole = dataclasses.replace(source, negative=mean)
+    expected = sampling.make_clips(whole, vae, scheduler, np.arange(VOLUMES), "1", 1, settings())
+    assert_same_clips(guided, expected)
+
+
 def test_decode_rounds_and_clips():
     class Identity:
         class config:
@@ -233,8 +261,8 @@ def test_decode_rounds_and_clips():
 
 
 def test_wrong_choices(run, inputs, tmp_path):
-    with pytest.raises(InputError, match=r"fmri, shuffled, or for further samples fmri_2"):
-        run(control="mean")
+    with pytest.raises(InputError, match=r"fmri, shuffled, mean, or for further samples fmri_2"):
+        run(control="text")
     with pytest.raises(InputError, match="found 'fmri_1'"):
         run(control="fmri_1")
     with pytest.raises(InputError, match=r"--segments: found \[2\], there are 2 test segments"):
@@ -355,7 +383,6 @@ def told(inputs, tmp_path_factory):
         "generator": folder / "generator",
         "model": inputs["model"],
         "targets": targets(folder / "targets", SEGMENTS, VOLUMES),
-        "subject": "1",
         "control": "text",
     }
 
@@ -415,7 +442,8 @@ def long(inputs, tmp_path, monkeypatch):
 
     def run(name: str = "long", first: int = 0, last: int | None = None, **changes: object) -> np.ndarray:
         job = {"frames": tmp_path / "test2.npy", "subject": "1", "segment": 1, "fps": 3.0, "first": first, "last": last}
-        sampling.stretch(**inputs, **job, cfg=settings(**changes), out=tmp_path / f"{name}.mp4")
+        places = {"out": tmp_path / f"{name}.mp4", "scratch": tmp_path / "long"}
+        sampling.stretch(**inputs, **job, cfg=settings(**changes), **places)
         film = shown[f"{name}.mp4"]
         assert (film[:, :, : 2 * SIDE] == 40).all()
         return film[:, :, 2 * SIDE :]
@@ -429,6 +457,28 @@ def test_a_stretch_cut_at_volumes_shows_the_clips(run, long):
     assert_same_clips(long(overlap=0), frames)
     assert_same_clips(long(overlap=0, batch_size=3), frames)
     assert_same_clips(long(overlap=0, first=1, last=2), frames[FRAMES : 3 * FRAMES])
+
+
+@pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler"])
+def test_a_stopped_stretch_goes_on_at_the_next_windows(long, tmp_path, monkeypatch, scheduler):
+    """4 volumes, overlap 3: 7 windows in batches of 4 and 3, at each of 3 steps."""
+    how = {"overlap": 3, "scheduler": scheduler, "steps": 3, "eta": 0.0}
+    predict, calls = denoising.predict, []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return predict(*args)
+
+    monkeypatch.setattr(denoising, "predict", failing)
+    with pytest.raises(KeyboardInterrupt):
+        long("halves", **how)
+    resumed = long("halves", **how)
+    assert len(calls) == 4 + 3  # three batches were kept, in the middle of a step
+    assert list((tmp_path / "long").iterdir()) == []
+    np.testing.assert_array_equal(resumed, long("whole", **how))
+    assert len(calls) == 4 + 3 + 6
 
 
 @pytest.mark.parametrize(("overlap", "largest"), [(0, 6.0), (3, 1.5), (5, 1.0)])

@@ -27,7 +27,7 @@ BOLD = Bold(
     polynomial_order=2,
     constant_tolerance=1e-6,
     slice_timing=False,
-    registration=Registration(motion="least-squares", transform="Affine", resolution_mm=8),
+    registration=Registration(transform="Affine", resolution_mm=8),
 )
 PATTERNS = Patterns(
     raw="subject{subject}/fmri/{segment}/raw/{segment}_{repeat}.nii.gz",

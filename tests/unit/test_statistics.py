@@ -149,6 +149,42 @@ def test_mismatched_partners_are_of_other_scenes_and_nobody_is_used_twice():
         partner = s.mismatched(scene, rng)
         assert (scene[partner] != scene).all() and len(set(partner)) == len(scene)
     assert s.mismatched(np.array([0, 0, 0, 1]), rng) is None
+    assert s.mismatched(np.array([0, 0, 1, 1]), rng).tolist() in (
+        [2, 3, 0, 1],
+        [3, 2, 1, 0],
+        [2, 3, 1, 0],
+        [3, 2, 0, 1],
+    )
+
+
+def test_pairwise_similarity_is_that_of_a_plain_loop_and_copies_of_a_scene_make_no_pairs():
+    rng = np.random.default_rng(0)
+    scene, vectors = np.array([4, 4, 5, 7, 7, 7]), rng.standard_normal((6, 3))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = [np.mean([unit[n] @ unit[m] for m in range(6) if scene[m] != scene[n]]) for n in range(6)]
+    np.testing.assert_allclose(s.pairwise_similarity(5 * vectors, scene), expected)
+    weights = np.array([[1, 1, 1], [2, 1, 0], [1, 0, 2], [3, 0, 0]])
+    found = s.pairwise_means(s.between_scenes(vectors, scene), np.array([2, 1, 3]), weights)
+    assert found[0] == pytest.approx(np.mean(expected)) == found[3]  # one scene alone says nothing
+    for row, value in zip(weights[1:3], found[1:3], strict=True):
+        drawn = np.repeat(np.arange(6), row[np.unique(scene, return_inverse=True)[1]])
+        expected = [np.mean([unit[n] @ unit[m] for m in drawn if scene[m] != scene[n]]) for n in drawn]
+        assert value == pytest.approx(np.mean(expected))
+
+
+def test_interval_of_pairwise_similarity_knows_that_both_clips_of_a_pair_were_drawn():
+    """Scenes as random vectors around a common one: the interval of the mean cosine covers its expectation."""
+    rng, count = np.random.default_rng(0), 40
+    many = 1 + rng.standard_normal((50_000, 30))
+    truth = np.square((many / np.linalg.norm(many, axis=1, keepdims=True)).mean(0)).sum()
+    scene, covered, naive = np.arange(count), 0, 0
+    for _ in range(200):
+        vectors, weights = 1 + rng.standard_normal((count, 30)), s.draw_blocks(scene, 200, rng)
+        low, high = s.interval(s.pairwise_means(s.between_scenes(vectors, scene), np.ones(count, int), weights))
+        covered += low <= truth <= high
+        low, high = s.interval(s.weighted_means(s.pairwise_similarity(vectors, scene)[:, None], weights)[:, 0])
+        naive += low <= truth <= high
+    assert 0.89 < covered / 200 < 0.985 and naive / 200 < 0.8
 
 
 def test_bootstrap_deviation_is_that_of_the_block_means():

@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 import signal
+import struct
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from tensorboardX.proto import event_pb2
 from torch import nn
 
 from mindreel import training
@@ -109,7 +112,7 @@ def test_killed_and_restarted_ends_the_same(kill_at: int, tmp_path: Path) -> Non
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
     assert run.table().equals(whole.table())
     run.finish()
-    assert list((tmp_path / "b").iterdir()) == []
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["tensorboard"]
 
 
 def saved_often(scratch: Path, kill_at: int = 5) -> Path:
@@ -175,12 +178,7 @@ def slow_training(scratch: Path, cfg: Optimizer) -> None:
     toy_training(scratch, cfg)
 
 
-@pytest.fixture(scope="module")
-def server() -> multiprocessing.context.BaseContext:
-    """Starts processes quickly: they are forks of one that has imported torch."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mindreel.training"])
-    return context
+FORK = multiprocessing.get_context("fork")  # nothing has to be imported anew
 
 
 def wait_for_save(process: multiprocessing.Process, file: Path) -> None:
@@ -190,13 +188,11 @@ def wait_for_save(process: multiprocessing.Process, file: Path) -> None:
         time.sleep(0.001)
 
 
-def test_killed_without_warning_at_random_moments_ends_the_same(
-    server, tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_killed_without_warning_at_random_moments_ends_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
     cfg = CFG.model_copy(update={"steps": 80, "checkpoint_s": 1e-9})  # a resume file after every step
     codes = []
     for moment in rng.uniform(0, 0.1, size=3):
-        process = server.Process(target=slow_training, args=(tmp_path / "a", cfg))
+        process = FORK.Process(target=slow_training, args=(tmp_path / "a", cfg))
         process.start()
         wait_for_save(process, tmp_path / "a" / "resume.safetensors")
         time.sleep(moment)
@@ -210,7 +206,7 @@ def test_killed_without_warning_at_random_moments_ends_the_same(
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
     assert run.table().equals(whole.table())
     run.finish()
-    assert list((tmp_path / "a").iterdir()) == []  # nor anything half-written
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["tensorboard"]  # nor anything half-written
 
 
 def test_batch_shares_make_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,15 +232,55 @@ def test_rows_are_the_same_wherever_the_data_lie(room: int, tmp_path: Path, monk
     np.testing.assert_array_equal(fetch(rows), np.asarray(data[rows], np.float32))
 
 
+def events(folder: Path) -> list[tuple[int, str, float]]:
+    """(step, name, value) of every scalar in the folder's one file of TensorBoard events."""
+    (file,) = folder.iterdir()
+    content, found = file.read_bytes(), []
+    while content:
+        (size,) = struct.unpack_from("<Q", content)  # then its checksum, the event, the event's checksum
+        event = event_pb2.Event.FromString(content[12 : 12 + size])
+        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        content = content[16 + size :]
+    return found
+
+
+def test_tensorboard_shows_every_logged_step_once(tmp_path: Path) -> None:
+    saved_often(tmp_path, kill_at=5)
+    first = events(tmp_path / "tensorboard")
+    assert [step for step, *_ in first] == list(range(6))
+    _, run = toy_training(tmp_path)
+    run.finish()
+    shown = events(tmp_path / "tensorboard")
+    assert [(step, name) for step, name, _ in shown] == [(step, "loss") for step in range(12)]
+    np.testing.assert_allclose([value for *_, value in shown], run.table().loss, rtol=1e-6)
+    toy_training(tmp_path, settings="other")  # another training starts anew
+    assert len(events(tmp_path / "tensorboard")) == 12
+
+
+def test_a_stopped_training_is_tried_again(root: Path) -> None:
+    """Snakemake repeats a job that ends with EXIT_PREEMPTED: every profile allows it."""
+    profiles = sorted((root / "workflow" / "profiles").glob("*/config.yaml"))
+    assert len(profiles) == 3
+    for path in profiles:
+        assert yaml.safe_load(path.read_text())["retries"] >= 1, path
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("auto", torch.float32), ("float32", None), ("bfloat16", torch.bfloat16)])
+def test_precision(kind: str, dtype: torch.dtype | None) -> None:
+    a = torch.ones(2, 2)
+    with training.precision(torch.device("cpu"), kind):
+        assert (a @ a).dtype == (dtype or torch.float32)
+
+
 def test_bar_shows_samples_per_second(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     _, run = toy_training(tmp_path)
     assert "samples/s=" in run.bar.postfix and "loss=" in run.bar.postfix
 
 
-def test_sigterm_from_outside(server, tmp_path: Path) -> None:
+def test_sigterm_from_outside(tmp_path: Path) -> None:
     """A process that a cluster tells to stop saves, and ends with the code that says so."""
     cfg = CFG.model_copy(update={"steps": 80, "checkpoint_s": 0.05})
-    process = server.Process(target=slow_training, args=(tmp_path / "a", cfg))
+    process = FORK.Process(target=slow_training, args=(tmp_path / "a", cfg))
     process.start()
     wait_for_save(process, tmp_path / "a" / "resume.safetensors")
     process.terminate()

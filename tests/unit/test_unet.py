@@ -137,6 +137,21 @@ def test_temporal_attention_lets_late_frames_reach_early_ones():
     assert difference[0] > 1e-4
 
 
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 5, 5), (7, 3, 10), (16, 8, 5)])
+def test_any_number_of_frames_and_any_size(frames, height, width):
+    """A clip of one picture stays one picture, whatever its size and however often it is shown."""
+    video = inflate(stock_unet(), "sparse-causal", "frames")
+    picture = torch.randn((1, 1, CHANNELS, height, width), generator=torch.Generator().manual_seed(0))
+    states = clip(batch=1)[1]
+    with torch.no_grad():
+        alone = video(picture, 300, states)
+        shown = video(picture.expand(-1, frames, -1, -1, -1), 300, states)
+        stock = stock_unet()(picture[:, 0], 300, states).sample
+    assert shown.shape == (1, frames, CHANNELS, height, width)
+    torch.testing.assert_close(alone[:, 0], stock, atol=1e-5, rtol=0)
+    torch.testing.assert_close(shown, alone.expand_as(shown), atol=1e-4, rtol=0)
+
+
 def test_clips_of_a_batch_do_not_mix():
     video = randomise_temporal(inflate(stock_unet(), "sparse-causal", "frames"))
     latents, states = clip()
@@ -147,14 +162,14 @@ def test_clips_of_a_batch_do_not_mix():
 
 
 def test_save_and_load(tmp_path):
-    video = randomise_temporal(inflate(stock_unet(), "first-and-previous", "frames"))
+    video = randomise_temporal(inflate(stock_unet(), "first-and-previous", "frame", frame_positions=True))
     video.save_pretrained(tmp_path / "unet")
     assert sorted(file.name for file in (tmp_path / "unet").iterdir()) == ["config.json", "model.safetensors"]
     again = VideoUNet.from_pretrained(tmp_path / "unet")
     latents, states = clip()
     with torch.no_grad():
         torch.testing.assert_close(again(latents, 3, states), video(latents, 3, states), atol=0, rtol=0)
-    assert (again.attention, again.norm_over) == ("first-and-previous", "frames")
+    assert (again.attention, again.norm_over, again.frame_positions) == ("first-and-previous", "frame", True)
 
 
 def test_inflate_from_half_precision_folder_and_back(tmp_path):

@@ -39,7 +39,8 @@ def test_demo_plan(checkout):
     assert found["clean_raw_run"] == found["clean_run"] == 32
     assert found["select_voxels"] == found["train_contrastive"] == found["cotrain"] == 2
     assert found["train_generator"] == found["pretrain_encoder"] == 1
-    assert found["sample_clips"] == 8  # two subjects x two experiments x (fMRI, shuffled fMRI)
+    assert found["sample_clips"] == 2 * (3 + 1)  # per subject fMRI, shuffled, mean; the ablation has no controls
+    assert found["retrieve_clips"] == found["draw_clips"] == 2 and found["sample_captions"] == 1
     assert "fetch_model" not in found
 
 
@@ -48,19 +49,41 @@ def test_full_plan(full):
     assert found["clean_run"] == 3 * 36 + 2 * 50 + 49
     assert found["fetch_model"] == 5
     assert found["segment_hcp_subject"] == 2 and found["gather_hcp_segments"] == 1
-    assert found["cotrain"] == 3 and found["gather_clips"] == 3 * 3 * 2
+    assert found["cotrain"] == 3 and found["gather_clips"] == 3 * 3 * 3  # fMRI, shuffled, mean
+    assert found["retrieve_clips"] == found["draw_clips"] == 3 * 3
+    assert found["gather_captioned_clips"] == 1  # no subject and no negative condition has a say in them
+    assert found["sample_captions"] == 5
     assert found["sample_clips"] == 5 * found["gather_clips"]  # a test segment each
     assert not any(rule.startswith("simulate") for rule in found)
 
 
 def test_further_samples_captions_and_long_films_are_planned_when_asked_for(checkout):
-    folder = "results/demo/sampling/mind-video/sub-1"
-    found = planned(checkout.snakemake("-n", *DEMO, "--", f"{folder}/text_2.npy", f"{folder}/long/test1.mp4"))
-    assert found["sample_captions"] == found["gather_clips"] == found["reconstruct_segment"] == 1
+    folder = "results/demo/sampling/mind-video"
+    found = planned(checkout.snakemake("-n", *DEMO, "--", f"{folder}/text_2.npy", f"{folder}/sub-1/long/test1.mp4"))
+    assert found["sample_captions"] == found["gather_captioned_clips"] == found["reconstruct_segment"] == 1
     assert "sample_clips" not in found
     checkout.edit("config.yaml", "samples: 1", "samples: 3")
     found = planned(checkout.snakemake("-n", *DEMO))
-    assert found["sample_clips"] == found["gather_clips"] == 8 + 2 * 2 * 2 and "sample_captions" not in found
+    assert found["sample_clips"] == found["gather_clips"] == 8 + 2 * 2 * 2 and found["sample_captions"] == 1
+
+
+def test_conditions_are_scored_in_the_order_of_the_list(checkout):
+    """One list for sampling, features and metrics; a subject may have its own."""
+    checkout.edit("config.yaml", "controls: [shuffled, mean, retrieved, random, text]", "controls: [text, random]")
+    checkout.edit(
+        "config/demo.yaml", "  mind-video:\n", "  mind-video:\n    subjects: {2: {sampling: {controls: []}}}\n"
+    )
+    wanted = [f"results/demo/metrics/mind-video/sub-{sub}" for sub in (1, 2)]
+    text = checkout.snakemake("-n", "--printshellcmds", *DEMO, "--", *wanted)
+    for action in ("features extract", "metrics score"):
+        made = {
+            s: re.search(rf"{action} --clips ((?:\S*sub-{s}/fmri\S*)(?: \S*sampling\S*)*)", text)[1] for s in (1, 2)
+        }
+        folder = "results/demo/sampling/mind-video"
+        assert made[1].split() == [f"{folder}/sub-1/fmri.npy", f"{folder}/text.npy", f"{folder}/sub-1/random.npy"]
+        assert made[2].split() == [f"{folder}/sub-2/fmri.npy"]
+    found = planned(text)
+    assert found["sample_clips"] == 2 and found["draw_clips"] == 1 and "retrieve_clips" not in found
 
 
 def test_one_subjects_metrics_can_be_asked_for(full):
@@ -134,6 +157,7 @@ def test_a_subject_can_be_left_out(full):
 
 
 def test_stacked_repeats_meet_their_targets_run_by_run_and_sidecars_are_inputs(checkout):
+    """And a TR that `check.ignore` names is no error in `bold` either."""
     checkout.edit("config.yaml", "repeats: average", "repeats: stack")
     checkout.edit("config.yaml", "slice_timing: false", "slice_timing: true")
     text = checkout.snakemake(
@@ -141,7 +165,9 @@ def test_stacked_repeats_meet_their_targets_run_by_run_and_sidecars_are_inputs(c
     )
     assert "seg1/raw/seg1_1.json" in text, "the small world has no sidecars: the plan misses them"
     checkout.edit("config.yaml", "slice_timing: true", "slice_timing: false")
+    checkout.edit("config.yaml", "  ignore: []", "  ignore: [tr]")
     text = checkout.snakemake("-n", "--printshellcmds", *DEMO, "--", "lag")
+    assert "--header-tr ignore" in text and "--header-tr check" not in text
     (command,) = (line for line in text.splitlines() if "mindreel roi lag" in line and "/sub-1/" in line)
     rows = re.findall(r"results/demo/targets/(seg\d+)", command)
     assert rows[:4] == ["seg1", "seg1", "seg2", "seg2"] and len(rows) == 24

@@ -6,7 +6,7 @@ import pytest
 from checkouts import Checkout
 
 DEMO = ("--configfile", "config/demo.yaml", "--rerun-triggers", "mtime", "params", "input")
-FOLDERS = re.compile(r"(anatomy|targets/\w+|features/true|/audit|/hcp|/sub-\d+|generator/[\w-]+)$")
+FOLDERS = re.compile(r"(anatomy|targets/\w+|features/true|/audit|/hcp|/sub-\d+|generator/[\w-]+|report/\w+)$")
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,19 @@ def test_a_comment_reruns_nothing(edited):
 
 def test_code_reruns_its_stage_and_what_follows(edited):
     found = edited("src/mindreel/sampling.py", "import numpy as np", "import numpy as np\n\nEDITED = 1")
-    looked_at = {"extract_features", "score_clips", "compare_experiments", "write_report"}
-    assert found == {"sample_clips", "gather_clips", "film_clips", *looked_at}
+    reported = {"write_tables", "draw_scores", "write_report"}
+    looked_at = {"extract_features", "score_clips", "compare_experiments", *reported}
+    sampled = {"sample_clips", "sample_captions", "gather_clips", "gather_captioned_clips", "film_clips"}
+    assert found == {*sampled, *looked_at}
+
+
+def test_a_control_more_or_less_is_scored_and_no_clip_made_anew(edited):
+    every = "controls: [shuffled, mean, retrieved, random, text]"
+    assert {"extract_features", "score_clips"} <= (less := edited("config.yaml", every, "controls: [shuffled, random]"))
+    assert not {"sample_clips", "sample_captions", "gather_clips", "draw_clips", "film_clips"} & less
+    more = edited("config/demo.yaml", "sampling: {controls: []}", "sampling: {controls: [random]}")
+    assert {"draw_clips", "extract_features", "score_clips", "compare_experiments"} <= more
+    assert not {"sample_clips", "gather_clips", "film_clips"} & more
 
 
 def test_a_section_reruns_its_stage_and_what_follows(edited):

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mindreel.cli import ACTIONS, ELSEWHERE
+
 
 def run(root, *command):
     done = subprocess.run([sys.executable, "-m", *command], cwd=root, capture_output=True, text=True)
@@ -34,15 +36,14 @@ def rules(root):
 def test_every_rule_says_what_it_needs(root):
     for stage, text in rules(root):
         wanted = ["message:", "output:", "shell:"]
-        if "-m mindreel" in text:
-            wanted += ["log:", "conda:", "threads:", "mem_mb=", "runtime=", f'fingerprint("{stage}")']
+        if called := re.search(r"-m mindreel (\w+) (\w+)", text):
+            module, _ = ELSEWHERE.get(called.groups(), (stage, None))
+            wanted += ["log:", "conda:", "threads:", "mem_mb=", "runtime=", f'fingerprint("{module}")']
         missing = [part for part in wanted if part not in text]
         assert not missing, f"{stage}: {text.splitlines()[0].strip()} lacks {', '.join(missing)}"
 
 
 def test_every_rule_calls_an_action_that_exists(root):
-    from mindreel.cli import ACTIONS
-
     called = {tuple(m) for _, text in rules(root) for m in re.findall(r"-m mindreel (\w+) (\w+)", text)}
     assert called <= {(stage, action) for stage, actions in ACTIONS.items() for action in actions}
     assert {stage for stage, _ in called} | {"zoo"} == set(ACTIONS)

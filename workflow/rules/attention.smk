@@ -5,6 +5,8 @@ rule map_attention:
         cotrained=made("cotrain", "sub-{sub}"),
         bold=made("roi", "sub-{sub}/test.npy"),
         voxels=made("roi", "sub-{sub}/voxels.tsv"),
+        captions=segments("captions", "test", ".tsv"),
+        true_features="results/{dataset}/features/true",
     output:
         directory("results/{dataset}/attention/{owner}/sub-{sub}"),
     log:
@@ -23,9 +25,10 @@ rule map_attention:
         cfg=section("attention"),
         code=fingerprint("attention"),
     message:
-        "Mapping the attention of the encoders of sub-{wildcards.sub}"
+        "Mapping attention and integrated gradients of the encoders of sub-{wildcards.sub}"
     shell:
         "python -m mindreel attention maps --mbm {input.mbm} --contrastive {input.contrastive} --cotrained {input.cotrained} "
-        "--bold {input.bold} --voxels {input.voxels} --out {output} "
+        "--bold {input.bold} --voxels {input.voxels} --captions {input.captions} "
+        "--true-features {input.true_features} --out {output} "
         "--encoder {params.encoder:q} --cfg {params.cfg:q} "
         "> {log} 2>&1"

@@ -5,7 +5,13 @@ rule audit_leaks:
         train_targets=segments("targets", "train"),
         test_features="results/{dataset}/features/true",
     output:
-        directory("results/{dataset}/audit"),
+        report(
+            directory("results/{dataset}/audit"),
+            patterns=["{table}.tsv"],
+            caption="../report/audit.rst",
+            category="Leak audit",
+            labels={"table": "{table}"},
+        ),
     log:
         "logs/{dataset}/audit/leaks.log",
     benchmark:

@@ -53,12 +53,13 @@ rule clean_raw_run:
         sidecar=lambda wildcards, input: "--sidecar" if input.sidecar else "",
         volumes=lambda wildcards: RAW[wildcards.run].volumes,
         tr_s=CONFIG.data.tr_s,
+        header_tr="ignore" if "tr" in CONFIG.check.ignore else "check",
         code=fingerprint("bold"),
     message:
         "Registering and cleaning run {wildcards.run}"
     shell:
         "python -m mindreel bold clean --run {input.run:q} --source raw --volumes {params.volumes} --tr-s {params.tr_s} "
-        "--anatomy {input.anatomy} {params.sidecar} {input.sidecar:q} --motion {output.motion} --tsnr {output.tsnr} --out {output.bold} "
+        "--header-tr {params.header_tr} --anatomy {input.anatomy} {params.sidecar} {input.sidecar:q} --motion {output.motion} --tsnr {output.tsnr} --out {output.bold} "
         "--cfg {params.cfg:q} "
         "> {log} 2>&1"
 
@@ -86,10 +87,11 @@ rule clean_run:
         source=lambda wildcards: NORMALISED[wildcards.run].source,
         volumes=lambda wildcards: NORMALISED[wildcards.run].volumes,
         tr_s=CONFIG.data.tr_s,
+        header_tr="ignore" if "tr" in CONFIG.check.ignore else "check",
         code=fingerprint("bold"),
     message:
         "Cleaning run {wildcards.run}"
     shell:
         "python -m mindreel bold clean --run {input.run:q} --source {params.source} --volumes {params.volumes} "
-        "--tr-s {params.tr_s} --tsnr {output.tsnr} --out {output.bold} --cfg {params.cfg:q} "
+        "--tr-s {params.tr_s} --header-tr {params.header_tr} --tsnr {output.tsnr} --out {output.bold} --cfg {params.cfg:q} "
         "> {log} 2>&1"

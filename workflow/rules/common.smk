@@ -1,8 +1,10 @@
 # The only helpers: the checked configuration, the sample sheet, and whose artifact a file is.
+import re
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 
 # the package need not be installed where Snakemake runs
 sys.path.insert(0, workflow.basedir + "/src")
@@ -10,7 +12,8 @@ sys.path.insert(0, workflow.basedir + "/src")
 from mindreel.check import before_plan
 from mindreel.config import validate
 from mindreel.errors import InputError
-from mindreel.experiments import STAGES, owner
+from mindreel.controls import CONDITIONS, MODEL
+from mindreel.experiments import PLANNED, STAGES, owner
 from mindreel.fingerprint import fingerprint
 from mindreel.sheet import Sheet, by_subject
 
@@ -28,9 +31,10 @@ shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
 
 DATASET = CONFIG.dataset
 RESULTS = f"results/{DATASET}"
-CONTROLS = ["fmri", "shuffled"]
-# keys of a section that only plan jobs: what was made under another value is still right
-PLANNED = {"sampling": {"samples", "shard", "overlap"}}
+# what a training starts with if it has more than one GPU: a process for each
+TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node"
+# what experiments.STAGES has beside the stages, and the stage that it is a part of
+PARTS = {"pretrain": "mbm", "captioned": "sampling"}
 
 
 wildcard_constraints:
@@ -39,7 +43,7 @@ wildcard_constraints:
     segment="|".join(SHEET.segments()),
     repeat=r"\d+",
     owner="|".join(CONFIG.experiments),
-    control=r"(fmri|shuffled|text)(_\d+)?",
+    control=f"({'|'.join(CONDITIONS)})" + r"(_\d+)?",
     shard="|".join([*SHEET.segments("test"), "all"]),
 
 
@@ -61,23 +65,49 @@ def section(name, whole=False):
     return find
 
 
+def seed_of(name):
+    """The seed of a section of the experiment that owns the artifact, where nothing else of the section matters."""
+
+    def find(wildcards):
+        experiment = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub)
+        return getattr(experiment, name).seed
+
+    return find
+
+
 def made(stage, path):
     """An input function: `path` below the folder of the experiment that owns what `wildcards.owner` needs of a stage."""
 
     def find(wildcards):
-        folder = "mbm" if stage == "pretrain" else stage
         name = owner(CONFIG, wildcards.owner, stage)
-        return f"{RESULTS}/{folder}/{name}/{path}".format(**wildcards)
+        folder = f"{RESULTS}/{PARTS.get(stage, stage)}/{name}"
+        return f"{folder}/{path}".format(**wildcards)
 
     return find
 
 
 def shards(wildcards):
     """An input function: what the jobs make that a control's clips are shared among, in the order of the clips."""
-    cfg = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub).sampling
-    names = SHEET.segments("test") if cfg.shard == "segment" else ["all"]
-    folder = "{dataset}/sampling/{owner}/sub-{sub}/{control}".format(**wildcards)
-    return [f"results/{folder}/{name}.npy" for name in names]
+    experiment = CONFIG.experiments[wildcards.owner]
+    folder = f"{RESULTS}/sampling/{wildcards.owner}"
+    if "sub" in wildcards.keys():
+        experiment = experiment.of_subject(wildcards.sub)
+        folder += f"/sub-{wildcards.sub}"
+    whole = experiment.sampling.shard == "all"
+    names = ["all"] if whole else SHEET.segments("test")
+    return [f"{folder}/{wildcards.control}/{name}.npy" for name in names]
+
+
+def conditions(wildcards):
+    """An input function: the clips that are scored together, the model's first, then those of `sampling.controls`."""
+    experiment = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub)
+    clips = {
+        name: f"{RESULTS}/sampling/{wildcards.owner}/sub-{wildcards.sub}/{name}.npy"
+        for name in (MODEL, *experiment.sampling.controls)
+    }
+    if "text" in clips:
+        clips["text"] = made("captioned", "text.npy")(wildcards)
+    return list(clips.values())
 
 
 def numbers(wildcards):
@@ -125,6 +155,13 @@ def paired(wildcards):
     return [f"{RESULTS}/targets/{segment}" for segment in rows]
 
 
+def paired_frames(wildcards):
+    """An input function: the frames of every row of a subject's train.npy."""
+    return [
+        f"{RESULTS}/stimuli/{Path(folder).name}.npy" for folder in paired(wildcards)
+    ]
+
+
 def sidecar(path):
     """The JSON file beside a raw run, if slice timing is to be corrected by it."""
     beside = path.removesuffix(".gz").removesuffix(".nii") + ".json"
@@ -166,6 +203,38 @@ def trainings():
             found.append(f"{RESULTS}/mbm/{owner(CONFIG, name, 'pretrain')}/hcp")
         found += subjects_of(name, "mbm", "contrastive", "cotrain")
     return list(dict.fromkeys(found))
+
+
+def generators():
+    """The folder of every generator that the experiments of `run` rest on."""
+    folder = f"{RESULTS}/generator/"
+    return [path for path in trainings() if path.startswith(folder)]
+
+
+def compared_clips():
+    """All clips that are scored: of every experiment of `run`, subject and condition, each once."""
+    found = []
+    for folder in everywhere("metrics"):
+        name, sub = folder.split("/")[-2:]
+        found += conditions(
+            Wildcards(fromdict={"owner": name, "sub": sub.removeprefix("sub-")})
+        )
+    return list(dict.fromkeys(found))
+
+
+def benchmarks(wildcards):
+    """A params function: RULE=REGEX, the paths of the benchmark files of every rule that has any."""
+    found = []
+    for rule in workflow.rules:
+        if rule.benchmark:
+            constraints = rule.wildcard_constraints
+            parts = re.split(r"\{(\w+)(?:,[^{}]*)?\}", str(rule.benchmark))
+            names = [
+                f"({constraints.get(p, '[^/]+')})" if i % 2 else re.escape(p)
+                for i, p in enumerate(parts)
+            ]
+            found.append(f"{rule.name}={''.join(names)}")
+    return found
 
 
 def bold_of(sub, suffix, *sources):

@@ -3,6 +3,7 @@ rule train_contrastive:
         mbm=made("mbm", "sub-{sub}"),
         bold=made("roi", "sub-{sub}/train.npy"),
         targets=paired,
+        frames=paired_frames,
     output:
         directory("results/{dataset}/contrastive/{owner}/sub-{sub}"),
     log:
@@ -23,7 +24,8 @@ rule train_contrastive:
     message:
         "Bringing the encoder of sub-{wildcards.sub} into CLIP space"
     shell:
-        "python -m mindreel contrastive train --mbm {input.mbm} --bold {input.bold} --targets {input.targets} --out {output} "
+        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel contrastive train "
+        "--mbm {input.mbm} --bold {input.bold} --targets {input.targets} --frames {input.frames} --out {output} "
         "--scratch scratch/{wildcards.dataset}/contrastive/{wildcards.owner}/sub-{wildcards.sub} "
         "--encoder {params.encoder:q} --cfg {params.cfg:q} "
         "> {log} 2>&1"

@@ -25,7 +25,8 @@ rule cotrain:
     message:
         "Tuning encoder and generator of sub-{wildcards.sub} together"
     shell:
-        "python -m mindreel cotrain train --encoder {input.encoder} --generator {input.generator} --model {input.model} "
+        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel cotrain train "
+        "--encoder {input.encoder} --generator {input.generator} --model {input.model} "
         "--bold {input.bold} --targets {input.targets} --out {output} "
         "--scratch scratch/{wildcards.dataset}/cotrain/{wildcards.owner}/sub-{wildcards.sub} "
         "--encoder-settings {params.encoder:q} --cfg {params.cfg:q} "

@@ -1,9 +1,6 @@
 rule extract_features:
     input:
-        clips=expand(
-            "results/{{dataset}}/sampling/{{owner}}/sub-{{sub}}/{control}.npy",
-            control=CONTROLS,
-        ),
+        clips=conditions,
         image_classifier=model("image_classifier"),
         video_classifier=model("video_classifier"),
         clip=model("clip"),

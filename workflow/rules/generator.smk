@@ -3,7 +3,13 @@ rule train_generator:
         model=model("stable_diffusion"),
         targets=segments("targets", "train"),
     output:
-        directory("results/{dataset}/generator/{owner}"),
+        report(
+            directory("results/{dataset}/generator/{owner}"),
+            patterns=["{picture}.png"],
+            caption="../report/generator.rst",
+            category="Generator",
+            labels={"experiment": "{owner}", "picture": "{picture}"},
+        ),
     log:
         "logs/{dataset}/generator/{owner}.log",
     benchmark:
@@ -21,6 +27,7 @@ rule train_generator:
     message:
         "Tuning the video generator with captions"
     shell:
-        "python -m mindreel generator train --model {input.model} --targets {input.targets} --out {output} "
+        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel generator train "
+        "--model {input.model} --targets {input.targets} --out {output} "
         "--scratch scratch/{wildcards.dataset}/generator/{wildcards.owner} --cfg {params.cfg:q} "
         "> {log} 2>&1"

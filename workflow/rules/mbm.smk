@@ -1,7 +1,3 @@
-# with more than one GPU, one process for each
-TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node"
-
-
 def pretrained(wildcards):
     init = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub).mbm.init
     if init == "hcp":
@@ -71,7 +67,8 @@ rule tune_encoder:
     message:
         "Tuning the encoder on sub-{wildcards.sub}"
     shell:
-        "python -m mindreel mbm tune --bold {input.bold} {params.pretrained} --out {output} "
+        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel mbm tune "
+        "--bold {input.bold} {params.pretrained} --out {output} "
         "--scratch scratch/{wildcards.dataset}/mbm/{wildcards.owner}/sub-{wildcards.sub} "
         "--sizes {params.sizes:q} --cfg {params.cfg:q} "
         "> {log} 2>&1"

@@ -1,14 +1,17 @@
 rule score_clips:
     input:
-        clips=expand(
-            "results/{{dataset}}/sampling/{{owner}}/sub-{{sub}}/{control}.npy",
-            control=CONTROLS,
-        ),
+        clips=conditions,
         frames=segments("stimuli", "test", ".npy"),
         features="results/{dataset}/features/{owner}/sub-{sub}",
         true_features="results/{dataset}/features/true",
     output:
-        directory("results/{dataset}/metrics/{owner}/sub-{sub}"),
+        report(
+            directory("results/{dataset}/metrics/{owner}/sub-{sub}"),
+            patterns=["{table}.tsv"],
+            caption="../report/scores.rst",
+            category="Scores of every clip",
+            labels={"subject": "{sub}", "experiment": "{owner}", "table": "{table}"},
+        ),
     log:
         "logs/{dataset}/metrics/{owner}/sub-{sub}.log",
     benchmark:
@@ -20,6 +23,7 @@ rule score_clips:
         mem_mb=16000,
         runtime="1h",
     params:
+        order=conditions,  # that of the tables: a change of order alone is none of the inputs
         cfg=section("metrics"),
         code=fingerprint("metrics"),
     message:
@@ -33,7 +37,12 @@ rule compare_experiments:
     input:
         everywhere("metrics"),
     output:
-        "results/{dataset}/metrics/comparison.tsv",
+        report(
+            "results/{dataset}/metrics/comparison.tsv",
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"table": "comparison, all metrics"},
+        ),
     log:
         "logs/{dataset}/metrics/comparison.log",
     benchmark:

@@ -3,7 +3,18 @@ rule draw_selection:
         maps="results/{dataset}/roi/{owner}/sub-{sub}/reproducibility.dscalar.nii",
         summary="results/{dataset}/roi/{owner}/sub-{sub}/summary.json",
     output:
-        directory("results/{dataset}/pictures/roi/{owner}/sub-{sub}"),
+        report(
+            directory("results/{dataset}/pictures/roi/{owner}/sub-{sub}"),
+            patterns=["{picture}.png"],
+            caption="../report/selection.rst",
+            category="Brain maps",
+            subcategory="Voxel selection",
+            labels={
+                "subject": "{sub}",
+                "experiment": "{owner}",
+                "picture": "{picture}",
+            },
+        ),
     log:
         "logs/{dataset}/pictures/roi/{owner}/sub-{sub}.log",
     benchmark:
@@ -28,7 +39,13 @@ rule draw_quality:
         tsnr=lambda wildcards: bold_of(wildcards.sub, "tsnr.npy", "raw", "mni", "cifti"),
         motion=lambda wildcards: bold_of(wildcards.sub, "motion.tsv", "raw"),
     output:
-        directory("results/{dataset}/pictures/bold/sub-{sub}"),
+        report(
+            directory("results/{dataset}/pictures/bold/sub-{sub}"),
+            patterns=["{picture}.png"],
+            caption="../report/quality.rst",
+            category="Scan quality",
+            labels={"subject": "{sub}", "picture": "{picture}"},
+        ),
     log:
         "logs/{dataset}/pictures/bold/sub-{sub}.log",
     benchmark:
@@ -53,7 +70,18 @@ rule draw_attention:
     input:
         "results/{dataset}/attention/{owner}/sub-{sub}",
     output:
-        directory("results/{dataset}/pictures/attention/{owner}/sub-{sub}"),
+        report(
+            directory("results/{dataset}/pictures/attention/{owner}/sub-{sub}"),
+            patterns=["{picture}.png"],
+            caption="../report/attention.rst",
+            category="Brain maps",
+            subcategory="Attention",
+            labels={
+                "subject": "{sub}",
+                "experiment": "{owner}",
+                "picture": "{picture}",
+            },
+        ),
     log:
         "logs/{dataset}/pictures/attention/{owner}/sub-{sub}.log",
     benchmark:

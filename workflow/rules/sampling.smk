@@ -12,7 +12,7 @@ rule sample_clips:
     benchmark:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}_{shard}.tsv"
     wildcard_constraints:
-        control=r"(fmri|shuffled)(_\d+)?",
+        control=r"(fmri|shuffled|mean)(_\d+)?",
     conda:
         "../../envs/mindreel.yaml"
     threads: 4
@@ -42,11 +42,11 @@ rule sample_captions:
         model=model("stable_diffusion"),
         targets=segments("targets", "test"),
     output:
-        temp("results/{dataset}/sampling/{owner}/sub-{sub}/{control}/{shard}.npy"),
+        temp("results/{dataset}/sampling/{owner}/{control}/{shard}.npy"),
     log:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}_{shard}.log",
+        "logs/{dataset}/sampling/{owner}/{control}_{shard}.log",
     benchmark:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}_{shard}.tsv"
+        "logs/{dataset}/sampling/{owner}/{control}_{shard}.tsv"
     wildcard_constraints:
         control=r"text(_\d+)?",
     conda:
@@ -64,11 +64,65 @@ rule sample_captions:
         "Sampling the clips of the test captions ({wildcards.control}, {wildcards.shard})"
     shell:
         "python -m mindreel sampling captions --generator {input.generator} --model {input.model} "
-        "--targets {input.targets} --subject {wildcards.sub} --control {wildcards.control} "
+        "--targets {input.targets} --control {wildcards.control} "
         "--segments {params.segments} --out {output} "
-        "--scratch scratch/{wildcards.dataset}/sampling/{wildcards.owner}/sub-{wildcards.sub}/{wildcards.control} "
+        "--scratch scratch/{wildcards.dataset}/sampling/{wildcards.owner}/{wildcards.control} "
         "--cfg {params.cfg:q} "
         "> {log} 2>&1"
+
+
+rule retrieve_clips:
+    input:
+        contrastive=made("contrastive", "sub-{sub}"),
+        bold=made("roi", "sub-{sub}/test.npy"),
+        targets=segments("targets", "train"),
+        frames=segments("stimuli", "train", ".npy"),
+    output:
+        "results/{dataset}/sampling/{owner}/sub-{sub}/retrieved.npy",
+    log:
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_retrieved.log",
+    benchmark:
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_retrieved.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime="1h",
+    params:
+        encoder=section("encoder"),
+        code=fingerprint("borrowed"),
+    message:
+        "Looking for the training clips that are nearest to what sub-{wildcards.sub}'s fMRI says"
+    shell:
+        "python -m mindreel sampling retrieve --contrastive {input.contrastive} --bold {input.bold} "
+        "--targets {input.targets} --frames {input.frames} --out {output} --encoder {params.encoder:q} > {log} 2>&1"
+
+
+rule draw_clips:
+    input:
+        frames=segments("stimuli", "train", ".npy"),
+        true=segments("stimuli", "test", ".npy"),
+    output:
+        "results/{dataset}/sampling/{owner}/sub-{sub}/random.npy",
+    log:
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_random.log",
+    benchmark:
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_random.tsv"
+    conda:
+        "../../envs/mindreel.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        seed=seed_of("sampling"),
+        code=fingerprint("borrowed"),
+    message:
+        "Drawing a training clip at random for every test clip of sub-{wildcards.sub}"
+    shell:
+        "python -m mindreel sampling draw --frames {input.frames} --true {input.true} --subject {wildcards.sub} "
+        "--seed {params.seed} --out {output} > {log} 2>&1"
 
 
 rule gather_clips:
@@ -80,6 +134,8 @@ rule gather_clips:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}.log",
     benchmark:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}.tsv"
+    wildcard_constraints:
+        control=r"(fmri|shuffled|mean)(_\d+)?",
     conda:
         "../../envs/mindreel.yaml"
     threads: 1
@@ -95,12 +151,30 @@ rule gather_clips:
         "python -m mindreel sampling gather --shards {input} --out {output} > {log} 2>&1"
 
 
+use rule gather_clips as gather_captioned_clips with:
+    output:
+        "results/{dataset}/sampling/{owner}/{control}.npy",
+    log:
+        "logs/{dataset}/sampling/{owner}/{control}.log",
+    benchmark:
+        "logs/{dataset}/sampling/{owner}/{control}.tsv"
+    wildcard_constraints:
+        control=r"text(_\d+)?",
+    message:
+        "Gathering the clips of the test captions ({wildcards.control})"
+
+
 rule film_clips:
     input:
         clips="results/{dataset}/sampling/{owner}/sub-{sub}/fmri.npy",
         frames=segments("stimuli", "test", ".npy"),
     output:
-        "results/{dataset}/sampling/{owner}/sub-{sub}/fmri.mp4",
+        report(
+            "results/{dataset}/sampling/{owner}/sub-{sub}/fmri.mp4",
+            caption="../report/film.rst",
+            category="Reconstructions",
+            labels={"subject": "{sub}", "experiment": "{owner}"},
+        ),
     log:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_film.log",
     benchmark:
@@ -156,5 +230,6 @@ rule reconstruct_segment:
         "python -m mindreel sampling stretch --cotrained {input.cotrained} --model {input.model} --bold {input.bold} "
         "--train-bold {input.train_bold} --empty {input.empty} --frames {input.frames} --subject {wildcards.sub} "
         "--segment {params.number} --fps {params.fps} --out {output} "
+        "--scratch scratch/{wildcards.dataset}/sampling/{wildcards.owner}/sub-{wildcards.sub}/long "
         "--encoder {params.encoder:q} --cfg {params.cfg:q} "
         "> {log} 2>&1"
