@@ -291,6 +291,10 @@ class Cotrain(Section):
 
     trained: tuple[Literal["attn1", "attn2", "attn_temp"], ...] = Field(description="UNet parts that are tuned")
     condition_dropout: Share = Field(description="probability that the fMRI tokens are replaced by the empty caption's")
+    mean_dropout: Share = Field(
+        description="probability that a clip's fMRI is replaced by the mean fMRI, so that adversarial guidance pushes "
+        "away from what stands for no clip"
+    )
     noise_beta: Share
     encoder_lr_scale: Rate = Field(description="the encoder's learning rate as a multiple of the UNet's")
     sparsify: Share = Field(description="share of voxels set to zero")

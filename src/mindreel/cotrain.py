@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mindreel import diffusion, training
 from mindreel.artifacts import atomic, load_array, save_table
@@ -49,7 +50,8 @@ def train(
     for step in run.steps("cotrain"):
         rng = training.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
-        seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng)[mine].to(where)
+        seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng)  # (B, W, V)
+        seen = forget(seen, cfg.mean_dropout, rng)[mine].to(where)
         latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
         with training.precision(where, cfg.precision):
             tokens = diffusion.replace_some(encode(seen), empty, cfg.condition_dropout, rng)  # (B / processes, L, D)
@@ -63,6 +65,20 @@ def train(
             unet.save_pretrained(folder / "unet")
             save_table(folder / "history.tsv", run.table())
     run.finish()
+
+
+def forget(bold: torch.Tensor, probability: float, rng: np.random.Generator) -> torch.Tensor:
+    """Replace some windows by the mean fMRI: zeros, since stage roi gives every voxel mean 0 over the training data.
+
+    From it the UNet learns to make any clip, as it does from the empty caption. Guidance away from a condition that it
+    takes for the sight of one clip would push all others away from that clip.
+
+    Parameters
+    ----------
+    bold : (B, W, V)
+    """
+    kept = torch.from_numpy(rng.random(len(bold)) >= probability)
+    return bold * kept[:, None, None]
 
 
 def save_memory(brain: FmriEncoder, unet: VideoUNet) -> None:

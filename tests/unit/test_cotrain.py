@@ -20,6 +20,7 @@ def settings(steps: int, **changes: object) -> Cotrain:
     defaults = {
         "trained": ("attn2",),
         "condition_dropout": 0.1,
+        "mean_dropout": 0.1,
         "noise_beta": 0.0,
         "encoder_lr_scale": 2.0,
         "sparsify": 0.2,
@@ -69,6 +70,15 @@ def test_the_whole_encoder_and_the_named_parts_are_tuned(tmp_path, inputs):
     before = VideoUNet.from_pretrained(inputs["generator"]).state_dict()
     for name, value in VideoUNet.from_pretrained(out / "unet").state_dict().items():
         assert torch.equal(value, before[name]) == (".attn2." not in name), name
+
+
+def test_forgotten_windows_are_the_mean_fmri(rng):
+    bold = torch.ones(1000, 2, 3)
+    forgotten = cotrain.forget(bold, 0.3, rng)
+    rows = (forgotten == 0).flatten(1)
+    assert torch.equal(rows.all(1), rows.any(1)), "a window is forgotten whole"
+    assert 0.25 < rows.all(1).float().mean() < 0.35
+    assert torch.equal(cotrain.forget(bold, 0.0, rng), bold)
 
 
 def test_gradient_checkpointing_changes_memory_only(tmp_path, inputs, monkeypatch):
@@ -141,6 +151,7 @@ def test_every_setting_acts(tmp_path, inputs):
     """No key of the section is without effect, but for gradient_checkpointing, which changes memory only."""
     changes = [
         *({"trained": ("attn1",)}, {"condition_dropout": 1.0}, {"noise_beta": 1.0}, {"encoder_lr_scale": 1.0}),
+        {"mean_dropout": 1.0},
         *({"sparsify": 0.8}, {"precision": "bfloat16"}, {"optimizer": optimizer(1, lr=2e-3, batch_size=2)}),
         {"seed": 1},
     ]

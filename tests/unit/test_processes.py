@@ -36,8 +36,8 @@ SPEAK = Generator(
     condition_dropout=0.3, noise_beta=0.25, min_snr_gamma=5.0, optimizer=optimizer(STEPS, 1e-3, 2), seed=1,
 )  # fmt: skip
 TOGETHER = Cotrain(
-    trained=("attn2",), condition_dropout=0.3, noise_beta=0.25, encoder_lr_scale=2.0, sparsify=0.2, precision="auto",
-    gradient_checkpointing=False, optimizer=optimizer(STEPS, 1e-3, 2), seed=1,
+    trained=("attn2",), condition_dropout=0.3, mean_dropout=0.3, noise_beta=0.25, encoder_lr_scale=2.0, sparsify=0.2,
+    precision="auto", gradient_checkpointing=False, optimizer=optimizer(STEPS, 1e-3, 2), seed=1,
 )  # fmt: skip
 
 
