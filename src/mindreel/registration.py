@@ -111,7 +111,7 @@ def realign(series: np.ndarray, affine: np.ndarray, reference: int) -> tuple[np.
             to_ants(series[..., volume] / brightness[volume], affine),
             type_of_transform="Rigid",
             aff_metric="meansquares",
-            aff_iterations=(60, 30),
+            aff_iterations=(60, 20),
             aff_shrink_factors=(2, 1),
             aff_smoothing_sigmas=(1, 0.85),
             aff_random_sampling_rate=0.05,
