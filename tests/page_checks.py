@@ -2,12 +2,26 @@
 
 from pathlib import Path
 
-from chromium import Browser
+import pytest
+from chromium import Browser, find
 
 SHOTS = Path(__file__).parents[1] / "scratch" / "screenshots"
 PHONE, DESK = 390, 1440
 SCRIPT = Path(__file__).with_suffix(".js").read_text()
 OPEN = "document.querySelectorAll('details').forEach(part => { part.open = true; })"
+
+
+needs_browser = pytest.mark.skipif(find() is None, reason="no Chromium; name one in $CHROMIUM")
+widths = pytest.mark.parametrize("width", [PHONE, DESK])
+
+
+def check_alone(page: Path, width: int, name: str, profile: Path) -> None:
+    """`check` in a browser of its own, whose profile is a new folder."""
+    browser = Browser(find(), profile)
+    try:
+        check(browser, page, width, name)
+    finally:
+        browser.close()
 
 
 def check(browser: Browser, page: Path, width: int, name: str) -> None:

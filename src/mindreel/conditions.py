@@ -66,13 +66,17 @@ def from_fmri(
         segment, volume = np.divmod(order[clips], volumes)
         return brain(window_batch(series, segment, volume, encoder.window, encoder.shift).to(where))
 
-    negative = negative_condition(cfg.negative, brain, series, train_bold, null, encoder.window)
-    if control != "mean":
-        return Source(unet, states, negative, shape, segments, volumes)
-    average = encoded_mean(brain, series, encoder.window, where)
-    if cfg.negative == "test-mean":
-        negative = None  # away from itself and towards itself is nowhere: the same clips in half the time
-    return Source(unet, lambda clips: average.expand(len(clips), -1, -1), negative, shape, segments, volumes)
+    kind = cfg.negative
+    if control == "mean":
+        average = encoded_mean(brain, series, encoder.window, where)
+        if kind == "test-mean":
+            kind = "none"  # away from itself and towards itself is nowhere: the same clips in half the time
+
+        def states(clips: np.ndarray) -> torch.Tensor:
+            return average.expand(len(clips), -1, -1)
+
+    negative = negative_condition(kind, brain, series, train_bold, null, encoder.window)
+    return Source(unet, states, negative, shape, segments, volumes)
 
 
 def from_captions(generator: Path, targets: list[Path], cfg: Sampling) -> Source:

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mindreel import gallery, plots
-from mindreel.artifacts import atomic, load_json, load_table, save_json
+from mindreel import gallery
+from mindreel.artifacts import load_json, load_table
 from mindreel.controls import MODEL
 from mindreel.plots import ACCENT, CYCLE, INK, MUTED, PAGE_IN, PRINT
 from mindreel.scored import Result
@@ -20,16 +20,6 @@ LOOK = PRINT | {"figure.constrained_layout.use": True}
 MARKS = ("D", "s", "^", "v", "P", "X")
 MARK_COLOURS = ("#d2691e", "#16836b", "#8a3ffc", "#b3261e", "#6b7785", "#8a6d00")
 OF_STEPS = ("step", "lr", "scale")  # columns of a history that are no curves
-
-
-def save(drawn: dict[str, tuple[Figure, str]], out: Path) -> None:
-    """Write a folder as those of stage pictures: every figure as PNG and SVG, and index.json."""
-    with atomic(out) as folder:
-        folder.mkdir()
-        for name, (figure, _) in drawn.items():
-            plots.save_print(figure, folder, name)
-        listed = [{"name": name, "alt": alt, "wide": True} for name, (_, alt) in drawn.items()]
-        save_json(folder / "index.json", {"words": "", "figures": listed})
 
 
 # ---------------------------------------------------------------------------------------------------- drawing

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mindreel import brainmap, plots, plots_brain, plots_scan, surface
-from mindreel.artifacts import atomic, load_array, load_json, load_table, save_json
+from mindreel.artifacts import load_array, load_json, load_table
 from mindreel.errors import InputError
 
 LIMIT_MM = 0.5  # a framewise displacement above this counts as motion
@@ -90,7 +90,7 @@ def selection(*, maps: Path, summary: Path, out: Path) -> None:
             f"{thresholds['t_significant']:.2f}, selected from {thresholds['t_selected']:.2f}.",
         ),
     }
-    _write(out, figures, f"{told}, median r {middle:.2f}")
+    plots.save_folder(out, figures, f"{told}, median r {middle:.2f}")
 
 
 def quality(*, tsnr: list[Path], out: Path, motion: list[Path] | None = None) -> None:
@@ -133,7 +133,7 @@ def quality(*, tsnr: list[Path], out: Path, motion: list[Path] | None = None) ->
     if ratios or moved:
         drawn = plots_scan.run_quality(moved, ratios, title=f"{whose}: every run", limit_mm=LIMIT_MM)
         figures["runs"] = (drawn, f"Spread of every run. {'; '.join(words)}.")
-    _write(out, figures, "; ".join(words))
+    plots.save_folder(out, figures, "; ".join(words))
 
 
 def attention(*, attention: Path, out: Path) -> None:
@@ -209,7 +209,7 @@ def attention(*, attention: Path, out: Path) -> None:
         ),
     }
     words = f"{last_stage}, {last}: {strongest['networks']}; rank correlation with integrated gradients {told}"
-    _write(out, figures | _categories(attention, whose, maps, gradients, ordered), words)
+    plots.save_folder(out, figures | _categories(attention, whose, maps, gradients, ordered), words)
 
 
 def _received(path: Path) -> dict[tuple[str, str], np.ndarray]:
@@ -316,17 +316,6 @@ def read_maps(path: Path) -> dict[str, np.ndarray]:
     """Read a `.dscalar.nii` as (59412,) float32 maps by name."""
     values = surface.read_cifti(path)
     return dict(zip(nib.load(path).header.get_axis(0).name, values, strict=True))
-
-
-def _write(out: Path, figures: dict[str, tuple[Figure, str]], words: str) -> None:
-    """Write figures with their alternative texts; `words` sum them up."""
-    with atomic(out) as folder:
-        folder.mkdir()
-        for name, (figure, _) in figures.items():
-            plots.save_print(figure, folder, name)
-        sizes = {name: bool(figure.get_figwidth() > plots.COLUMN_IN) for name, (figure, _) in figures.items()}
-        listed = [{"name": name, "alt": alt, "wide": sizes[name]} for name, (_, alt) in figures.items()]
-        save_json(folder / "index.json", {"words": words, "figures": listed})
 
 
 def _median(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from mindreel.artifacts import atomic
+from mindreel.artifacts import atomic, save_json
 
 INK, MUTED = "#17202c", "#566273"
 GRID, ACCENT, SECOND, THIRD = "#dde3ea", "#1d5fbf", "#d2691e", "#16836b"
@@ -48,6 +48,17 @@ def save_print(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 4})
     with matplotlib.rc_context(PRINT), atomic(Path(folder) / f"{name}.svg") as path:
         figure.savefig(path, dpi=DPI, metadata={"Date": None})  # the same bytes each time
+
+
+def save_folder(out: Path, figures: dict[str, tuple[Figure, str]], words: str = "") -> None:
+    """Write a folder of pictures: figures by name; index.json with their alternative texts and `words`, a summary."""
+    with atomic(out) as folder:
+        folder.mkdir()
+        for name, (figure, _) in figures.items():
+            save_print(figure, folder, name)
+        sizes = {name: bool(figure.get_figwidth() > COLUMN_IN) for name, (figure, _) in figures.items()}
+        listed = [{"name": name, "alt": alt, "wide": sizes[name]} for name, (_, alt) in figures.items()]
+        save_json(folder / "index.json", {"words": words, "figures": listed})
 
 
 def heading(figure: Figure, title: str) -> None:

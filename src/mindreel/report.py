@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mindreel import cost, figures, gallery, scored, tabular
+from mindreel import cost, figures, gallery, plots, scored, tabular
 from mindreel import provenance as record
 from mindreel import tables as tabulated
 from mindreel.artifacts import atomic, load_array, load_json, load_table, save_json
@@ -96,7 +96,7 @@ def draw(*, experiments: list[str], subjects: list[str], metrics: list[Path], hi
     curves = {figures.training_title(path): load_table(path) for path in histories}
     drawn = {"scores": figures.scores(found), "training": figures.training(curves)}
     drawn["retrieval"] = figures.retrieval(curves)
-    figures.save({name: made for name, made in drawn.items() if made is not None}, out)
+    plots.save_folder(out, {name: made for name, made in drawn.items() if made is not None})
 
 
 def page(

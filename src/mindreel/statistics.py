@@ -180,8 +180,7 @@ def between_scenes(vectors: np.ndarray, scene: np.ndarray) -> np.ndarray:
     cosine : (S, S) float64
         In ascending order of the scenes' numbers; 0 on the diagonal.
     """
-    unit = np.asarray(vectors, np.float64)
-    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    unit = _unit(vectors)
     _, index, sizes = np.unique(scene, return_inverse=True, return_counts=True)
     means = np.zeros((len(sizes), unit.shape[1]))
     np.add.at(means, index, unit)
@@ -193,10 +192,14 @@ def between_scenes(vectors: np.ndarray, scene: np.ndarray) -> np.ndarray:
 
 def pairwise_similarity(vectors: np.ndarray, scene: np.ndarray) -> np.ndarray:
     """Mean cosine of each vector (N, D) with those of all other scenes (N,): (N,) float64."""
-    unit = np.asarray(vectors, np.float64)
-    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    unit = _unit(vectors)
     other = scene[:, None] != scene
     return ((unit @ unit.T) * other).sum(1) / other.sum(1)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def pairwise_means(cosine: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import page_checks
 import pytest
 
 COMMAND = chromium.find()
-pytestmark = pytest.mark.skipif(COMMAND is None, reason="no Chromium; name one in $CHROMIUM")
+pytestmark = page_checks.needs_browser
 
 SHOWN = "[...document.querySelectorAll('.card')].filter(card => !card.hidden)"
 CHOOSE = """(id, value) => {
@@ -42,7 +42,7 @@ def choose(browser, **values):
         browser.run(f"({CHOOSE})({name!r}, {value!r})")
 
 
-@pytest.mark.parametrize("width", [page_checks.PHONE, page_checks.DESK])
+@page_checks.widths
 def test_page_is_quiet_fits_and_can_be_read(browser, page, width):
     page_checks.check(browser, page, width, "made_up")
 

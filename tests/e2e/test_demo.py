@@ -1,6 +1,5 @@
 """The demo, whole (a quarter of an hour: pytest -m slow): what it shows is what the method is for."""
 
-import chromium
 import numpy as np
 import page_checks
 import pandas as pd
@@ -114,11 +113,7 @@ def test_guidance_experiment_owns_only_what_differs(results, sub):
     assert (results / "metrics" / "no-adversarial-guidance" / f"sub-{sub}").exists()
 
 
-@pytest.mark.skipif(chromium.find() is None, reason="no Chromium; name one in $CHROMIUM")
-@pytest.mark.parametrize("width", [page_checks.PHONE, page_checks.DESK])
+@page_checks.needs_browser
+@page_checks.widths
 def test_report_stands_in_a_real_browser(results, tmp_path, width):
-    browser = chromium.Browser(chromium.find(), tmp_path)
-    try:
-        page_checks.check(browser, results / "report" / "index.html", width, results.name)
-    finally:
-        browser.close()
+    page_checks.check_alone(results / "report" / "index.html", width, results.name, tmp_path)

@@ -4,7 +4,6 @@ import gzip
 import shutil
 
 import av
-import chromium
 import numpy as np
 import page_checks
 import pandas as pd
@@ -52,14 +51,10 @@ def test_report_is_whole_and_needs_no_network(results):
     assert "<video" in text and "data:video/mp4;base64" in text
 
 
-@pytest.mark.skipif(chromium.find() is None, reason="no Chromium; name one in $CHROMIUM")
-@pytest.mark.parametrize("width", [page_checks.PHONE, page_checks.DESK])
+@page_checks.needs_browser
+@page_checks.widths
 def test_report_stands_in_a_real_browser(results, tmp_path, width):
-    browser = chromium.Browser(chromium.find(), tmp_path)
-    try:
-        page_checks.check(browser, results / "report" / "index.html", width, results.name)
-    finally:
-        browser.close()
+    page_checks.check_alone(results / "report" / "index.html", width, results.name, tmp_path)
 
 
 @pytest.mark.parametrize("sub", [1, 2])

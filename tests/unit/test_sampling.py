@@ -147,17 +147,23 @@ def test_negative_is_the_encoded_mean_of_the_fmri(inputs):
     assert (made - expected).abs().max() > 1e-3
 
 
-def test_stopped_sampling_goes_on_at_the_next_batch(run, monkeypatch):
-    whole = run("whole")
-    decode, calls = denoising.decode, []
+def interrupted(monkeypatch, name: str, number: int) -> list:
+    """Interrupt a function of denoising when it is called for the `number`-th time; returns a list of all its calls."""
+    function, calls = getattr(denoising, name), []
 
     def failing(*args):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == number:
             raise KeyboardInterrupt
-        return decode(*args)
+        return function(*args)
 
-    monkeypatch.setattr(denoising, "decode", failing)
+    monkeypatch.setattr(denoising, name, failing)
+    return calls
+
+
+def test_stopped_sampling_goes_on_at_the_next_batch(run, monkeypatch):
+    whole = run("whole")
+    calls = interrupted(monkeypatch, "decode", 2)
     with pytest.raises(KeyboardInterrupt):
         run("halves")
     np.testing.assert_array_equal(run("halves"), whole)
@@ -165,15 +171,7 @@ def test_stopped_sampling_goes_on_at_the_next_batch(run, monkeypatch):
 
 
 def test_a_partial_file_of_other_settings_is_begun_anew(run, monkeypatch):
-    decode, calls = denoising.decode, []
-
-    def failing(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return decode(*args)
-
-    monkeypatch.setattr(denoising, "decode", failing)
+    interrupted(monkeypatch, "decode", 2)
     with pytest.raises(KeyboardInterrupt):
         run("halves", seed=1)
     np.testing.assert_array_equal(run("halves"), run("whole"))
@@ -463,15 +461,7 @@ def test_a_stretch_cut_at_volumes_shows_the_clips(run, long):
 def test_a_stopped_stretch_goes_on_at_the_next_windows(long, tmp_path, monkeypatch, scheduler):
     """4 volumes, overlap 3: 7 windows in batches of 4 and 3, at each of 3 steps."""
     how = {"overlap": 3, "scheduler": scheduler, "steps": 3, "eta": 0.0}
-    predict, calls = denoising.predict, []
-
-    def failing(*args):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return predict(*args)
-
-    monkeypatch.setattr(denoising, "predict", failing)
+    calls = interrupted(monkeypatch, "predict", 4)
     with pytest.raises(KeyboardInterrupt):
         long("halves", **how)
     resumed = long("halves", **how)
