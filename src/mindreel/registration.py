@@ -210,7 +210,7 @@ def align_rigid(fixed, moving) -> np.ndarray:
         aff_iterations=(200, 100, 50),
         aff_shrink_factors=(3, 2, 1),
         aff_smoothing_sigmas=(2, 1, 0),
-        aff_random_sampling_rate=0.5,
+        aff_random_sampling_rate=0.25,
     )
 
 

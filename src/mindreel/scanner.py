@@ -19,6 +19,7 @@ MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 DEGREES_PER_MM = 1.0  # a head that moves 0.5 mm also turns 0.5 degrees
 FIELD_OF_VIEW_MM = (170.0, 210.0, 180.0)
 HEAD_CENTRE = np.array([0.0, -17.0, 5.0])  # of MNI space (mm)
+BRAIN_MM = 110.0  # no part of the brain is farther from it
 
 # The subcortical structures of the 91,282 grayordinates in their order: voxels, then where they roughly are
 # (centre and half axes, mm, MNI; a left structure mirrors its right one).
@@ -57,16 +58,15 @@ def grayordinate_axis() -> BrainModelAxis:
     place = nib.affines.apply_affine(affine, voxels)
     deep = (np.abs(place - [0, -30, -20]) < [52, 70, 56]).all(1)  # no structure lies outside this box
     voxels, place = voxels[deep], place[deep]
-    axis = surface.cortex_axis()
+    inside = []
     for name, count, centre, axes in STRUCTURES:
         distance = (((place - centre) / np.array(axes, float)) ** 2).sum(1)
         distance[("LEFT" in name) & (place[:, 0] >= 0) | ("RIGHT" in name) & (place[:, 0] <= 0)] = np.inf
-        near = np.argsort(distance, kind="stable")[:count]
-        mask = np.zeros(shape, bool)
-        mask[tuple(voxels[near].T)] = True
-        axis = axis + BrainModelAxis.from_mask(mask, name=f"CIFTI_STRUCTURE_{name}", affine=affine)
+        near = np.sort(np.argsort(distance, kind="stable")[:count])
+        inside.append(voxels[near])
         voxels, place = np.delete(voxels, near, 0), np.delete(place, near, 0)  # no voxel belongs to two structures
-    return axis
+    names = np.repeat([f"CIFTI_STRUCTURE_{name}" for name, *_ in STRUCTURES], [len(part) for part in inside])
+    return surface.cortex_axis() + BrainModelAxis(names, np.concatenate(inside), affine=affine, volume_shape=shape)
 
 
 def noise(volumes: int, places: int, rng: np.random.Generator) -> np.ndarray:
@@ -142,17 +142,7 @@ class Head:
 
 def draw_head(voxel_mm: float, rng: np.random.Generator) -> Head:
     """Draw a head: MNI's, turned, shifted and scaled a little, lying obliquely in the scanner."""
-    from nilearn import datasets
-
-    t1w, gray, white, mask = (
-        load(resolution=2)
-        for load in (
-            datasets.load_mni152_template,
-            datasets.load_mni152_gm_template,
-            datasets.load_mni152_wm_template,
-            datasets.load_mni152_brain_mask,
-        )
-    )
+    t1w, gray, white, mask = _mni()
     size = np.diag([*rng.choice([-1, 1], 3) * rng.uniform(0.03, 0.05, 3) + 1, 1.0])
     subject = rigid(_pose(rng, 4, 5), HEAD_CENTRE) @ size  # MNI -> T1w (mm)
     scanner = rigid(_pose(rng, 4, 6), HEAD_CENTRE) @ subject  # MNI -> scanner (mm)
@@ -169,6 +159,22 @@ def draw_head(voxel_mm: float, rng: np.random.Generator) -> Head:
     paint, sample = _painting(np.linalg.inv(affine) @ scanner, shape)
     anatomy, tissue_affine = _anatomy(t1w, subject), scanner @ gray.affine
     return Head(anatomy, affine, shape, tissue, tissue_affine, brain.ravel(), paint, sample, centre)
+
+
+@cache
+def _mni() -> tuple[nib.Nifti1Image, ...]:
+    """MNI's T1w, gray matter, white matter and brain mask at 2 mm: nilearn resamples them at each call."""
+    from nilearn import datasets
+
+    return tuple(
+        load(resolution=2)
+        for load in (
+            datasets.load_mni152_template,
+            datasets.load_mni152_gm_template,
+            datasets.load_mni152_wm_template,
+            datasets.load_mni152_brain_mask,
+        )
+    )
 
 
 def _pose(rng: np.random.Generator, degrees: float, mm: float) -> np.ndarray:
@@ -190,6 +196,12 @@ def _look(picture: np.ndarray, from_affine: np.ndarray, to_affine: np.ndarray, s
     """Resample linearly from one grid to another; outside is 0."""
     matrix = np.linalg.inv(from_affine) @ to_affine
     return scipy.ndimage.affine_transform(picture, matrix[:3, :3], matrix[:3, 3], shape, order=1)
+
+
+def _sample(picture: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Interpolate a picture linearly at points (N, 3) in mm; outside is 0."""
+    voxels = nib.affines.apply_affine(np.linalg.inv(affine), points)
+    return scipy.ndimage.map_coordinates(picture, voxels.T, np.float32, order=1)
 
 
 def _painting(
@@ -235,11 +247,15 @@ def scan(head: Head, response: np.ndarray, strength: float, path: np.ndarray, rn
     """
     volumes, voxels = len(response), len(head.brain)
     active = (head.paint @ response.T).T.reshape(volumes, *head.shape)
-    run = np.empty((volumes, *head.shape), np.float32)
+    turned, moved = np.linalg.norm(path[:, 3:], axis=1).max(), np.linalg.norm(path[:, :3], axis=1).max()
+    margin = 2 + int((moved + BRAIN_MM * turned) / np.linalg.norm(head.affine[:3, 0]))  # voxels; 2 for the blur
+    reached = scipy.ndimage.binary_dilation(head.brain.reshape(head.shape), iterations=margin)
+    places = nib.affines.apply_affine(head.affine, np.argwhere(reached))  # the brain comes nowhere else
+    run = np.zeros((volumes, *head.shape), np.float32)
     for t in range(volumes):
-        move = rigid(path[t], head.centre)
-        run[t] = _look(head.tissue, move @ head.tissue_affine, head.affine, head.shape)
-        run[t] *= 1 + RESPONSE * _look(active[t], move @ head.affine, head.affine, head.shape)
+        back = nib.affines.apply_affine(np.linalg.inv(rigid(path[t], head.centre)), places)
+        run[t, reached] = _sample(head.tissue, head.tissue_affine, back)
+        run[t, reached] *= 1 + RESPONSE * _sample(active[t], head.affine, back)
     grain = strength * noise(volumes, voxels, rng)
     grain[:, head.brain] += drift(volumes, int(head.brain.sum()), rng)
     grain[:, ~head.brain] *= 0.2

@@ -16,6 +16,7 @@ rule train_generator:
         "logs/{dataset}/generator/{owner}.tsv"
     conda:
         "../../envs/mindreel.yaml"
+    priority: 1  # all subjects wait for it
     threads: 4
     resources:
         mem_mb=32000,
