@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	@echo "The report: results/demo/report/index.html"
 
 test: $(VENV)/.installed
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist worksteal
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2
 
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit -n 2 --dist worksteal

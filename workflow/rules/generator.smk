@@ -14,9 +14,9 @@ rule train_generator:
         "logs/{dataset}/generator/{owner}.log",
     benchmark:
         "logs/{dataset}/generator/{owner}.tsv"
+    priority: 1  # all subjects wait for it
     conda:
         "../../envs/mindreel.yaml"
-    priority: 1  # all subjects wait for it
     threads: 4
     resources:
         mem_mb=32000,
