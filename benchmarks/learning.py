@@ -6,6 +6,8 @@
   mean, 0 after standardisation); of the pretrained one on the HCP segments it was pretrained on.
 - Retrieval of held-out training clips after contrastive learning: as logged by the demo, and after the same training
   from an encoder that has seen no MBM (`mbm.init: none`), which this script makes.
+- The same by ridge regression on the voxels, and on the directions in which the training volumes vary most: about what
+  volumes without labels could tell at best, were all linear.
 """
 
 import argparse
@@ -14,14 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import RidgeCV
+from torch.nn.functional import normalize
 
-from mindreel import contrastive, mbm
+from mindreel import contrastive, mbm, retrieval
 from mindreel.artifacts import load_array, load_table
 from mindreel.config import Experiment, load
 from mindreel.encoder import MaskedAutoencoder
+from mindreel.pairs import duplicates, open_pairs
 from mindreel.segments import open_segments
 
 DRAWS = 20  # random masks
+COMPONENTS = (40, 80)
+PENALTIES = np.logspace(-1, 6, 15)
 
 
 @torch.no_grad()
@@ -43,17 +51,47 @@ def found(history: Path) -> dict[str, float]:
     return load_table(history).dropna().iloc[-1].to_dict()
 
 
+def trained_on(results: Path, sub: str) -> dict[str, Path | list[Path]]:
+    """What contrastive learning of a subject was given."""
+    names = sorted((path.name for path in (results / "targets").glob("seg*")), key=lambda name: int(name[3:]))
+    return {
+        "bold": results / "roi" / "mind-video" / f"sub-{sub}" / "train.npy",
+        "targets": [results / "targets" / name for name in names],
+        "frames": [results / "stimuli" / f"{name}.npy" for name in names],
+    }
+
+
 def without_mbm(results: Path, sub: str, experiment: Experiment, out: Path) -> Path:
     """The same contrastive training from a random encoder; its history."""
-    own = experiment.of_subject(sub)
-    train = results / "roi" / "mind-video" / f"sub-{sub}" / "train.npy"
+    own, inputs = experiment.of_subject(sub), trained_on(results, sub)
     none = own.mbm.model_copy(update={"init": "none"})
-    mbm.tune(bold=train, out=out / "mbm", scratch=out / "s", cfg=none, sizes=own.pretrain)
-    targets = sorted((results / "targets").iterdir(), key=lambda path: int(path.name.removeprefix("seg")))
-    frames = [results / "stimuli" / f"{path.name}.npy" for path in targets]
+    mbm.tune(bold=inputs["bold"], out=out / "mbm", scratch=out / "s", cfg=none, sizes=own.pretrain)
     options = {"encoder": own.encoder, "cfg": own.contrastive, "scratch": out / "s", "out": out / "encoder"}
-    contrastive.train(mbm=out / "mbm", bold=train, targets=targets, frames=frames, **options)
+    contrastive.train(mbm=out / "mbm", **inputs, **options)
     return out / "encoder" / "history.tsv"
+
+
+def by_ridge(results: Path, sub: str, experiment: Experiment) -> dict[str, dict[str, float]]:
+    """Retrieval of the same clips by ridge regression from windows to CLIP's embeddings."""
+    own, inputs = experiment.of_subject(sub), trained_on(results, sub)
+    pairs = open_pairs(**inputs, encoder=own.encoder, cfg=own.contrastive, where=torch.device("cpu"))
+    volumes = np.asarray(load_array(inputs["bold"]), np.float32).reshape(-1, pairs.voxels)
+    spaces = {"voxels": volumes}
+    spaces |= {f"{n} components": PCA(n, random_state=0).fit_transform(volumes) for n in COMPONENTS}
+    scene = duplicates(pairs.similar, pairs.held_out)
+    rows = {}
+    for name, space in spaces.items():
+        seen, row = space[pairs.volumes].reshape(len(pairs.volumes), -1), {}
+        for modality, middle in pairs.middle.items():
+            mean = middle[pairs.learned].mean(0)
+            ridge = RidgeCV(PENALTIES).fit(seen[pairs.learned], middle[pairs.learned] - mean)
+            target = torch.from_numpy(middle[pairs.held_out])
+            alike = (target @ target.T > own.contrastive.similarity_limit).fill_diagonal_(False)
+            guess = normalize(torch.from_numpy(ridge.predict(seen[pairs.held_out])).float(), dim=1)
+            centred = normalize(target - torch.from_numpy(mean), dim=1)
+            row |= retrieval.accuracy(guess, centred, scene | alike, modality)
+        rows[f"ridge, {name}"] = row
+    return rows
 
 
 def main() -> None:
@@ -81,7 +119,7 @@ def main() -> None:
                 "with MBM": results / "contrastive" / "mind-video" / f"sub-{sub}" / "history.tsv",
                 "without MBM": without_mbm(results, sub, experiment, Path(out)),
             }
-            rows = {kind: found(path) for kind, path in histories.items()}
+            rows = {kind: found(path) for kind, path in histories.items()} | by_ridge(results, sub, experiment)
         rows["chance"] = {name: rows["with MBM"][f"chance_{name}"] for name in names}
         for kind, row in rows.items():
             print(f"| {sub} | {kind} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |", flush=True)

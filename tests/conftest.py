@@ -6,6 +6,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; must be
 import numpy as np
 import pytest
 
+FIRST = ("test_simulate", "test_processes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what is costliest to set up: late tests are divided among workers, and each would set it up anew."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
