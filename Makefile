@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	PATH="$(abspath $(BIN)):$$PATH" snakemake --profile workflow/profiles/demo --cores $(CORES)
+	PATH="$(abspath $(BIN)):$$PATH" snakemake --profile workflow/profiles/demo --cores $(CORES) --max-threads $$((($(CORES) + 1) / 2))
 	@echo "The report: results/demo/report/index.html"
 
 test: $(VENV)/.installed
