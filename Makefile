@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # nproc would answer OMP_NUM_THREADS where that is set
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+THREADS ?= $(shell expr \( $(CORES) + 1 \) / 2)
 
 .PHONY: demo test unit schema zoo lint clean
 
@@ -17,7 +18,7 @@ $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	PATH="$(abspath $(BIN)):$$PATH" snakemake --profile workflow/profiles/demo --cores $(CORES) --max-threads $$((($(CORES) + 1) / 2))
+	PATH="$(abspath $(BIN)):$$PATH" snakemake --profile workflow/profiles/demo --cores $(CORES) --max-threads $(THREADS)
 	@echo "The report: results/demo/report/index.html"
 
 test: $(VENV)/.installed
