@@ -24,7 +24,7 @@ from mindreel import contrastive, mbm, retrieval
 from mindreel.artifacts import load_array, load_table
 from mindreel.config import Experiment, load
 from mindreel.encoder import MaskedAutoencoder
-from mindreel.pairs import duplicates, open_pairs
+from mindreel.pairs import held_out_targets, open_pairs
 from mindreel.segments import open_segments
 
 DRAWS = 20  # random masks
@@ -74,22 +74,22 @@ def without_mbm(results: Path, sub: str, experiment: Experiment, out: Path) -> P
 def by_ridge(results: Path, sub: str, experiment: Experiment) -> dict[str, dict[str, float]]:
     """Retrieval of the same clips by ridge regression from windows to CLIP's embeddings."""
     own, inputs = experiment.of_subject(sub), trained_on(results, sub)
-    pairs = open_pairs(**inputs, encoder=own.encoder, cfg=own.contrastive, where=torch.device("cpu"))
+    where = torch.device("cpu")
+    pairs = open_pairs(**inputs, encoder=own.encoder, cfg=own.contrastive, where=where)
+    targets, ignored = held_out_targets(pairs, own.contrastive.similarity_limit, where)
     volumes = np.asarray(load_array(inputs["bold"]), np.float32).reshape(-1, pairs.voxels)
     spaces = {"voxels": volumes}
     spaces |= {f"{n} components": PCA(n, random_state=0).fit_transform(volumes) for n in COMPONENTS}
-    scene = duplicates(pairs.similar, pairs.held_out)
     rows = {}
     for name, space in spaces.items():
         seen, row = space[pairs.volumes].reshape(len(pairs.volumes), -1), {}
-        for modality, middle in pairs.middle.items():
-            mean = middle[pairs.learned].mean(0)
-            ridge = RidgeCV(PENALTIES).fit(seen[pairs.learned], middle[pairs.learned] - mean)
-            target = torch.from_numpy(middle[pairs.held_out])
-            alike = (target @ target.T > own.contrastive.similarity_limit).fill_diagonal_(False)
+        for modality, target in targets.items():
+            learned = pairs.middle[modality][pairs.learned]
+            mean = learned.mean(0)
+            ridge = RidgeCV(PENALTIES).fit(seen[pairs.learned], learned - mean)
             guess = normalize(torch.from_numpy(ridge.predict(seen[pairs.held_out])).float(), dim=1)
             centred = normalize(target - torch.from_numpy(mean), dim=1)
-            row |= retrieval.accuracy(guess, centred, scene | alike, modality)
+            row |= retrieval.accuracy(guess, centred, ignored[modality], modality)
         rows[f"ridge, {name}"] = row
     return rows
 

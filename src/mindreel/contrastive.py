@@ -18,7 +18,7 @@ from mindreel.artifacts import atomic, save_table
 from mindreel.config import Contrastive, Encoder, SelfContrast
 from mindreel.encoder import FmriEncoder, sparsify
 from mindreel.errors import InputError
-from mindreel.pairs import Pairs, draw_batch, draw_views, duplicates, open_pairs
+from mindreel.pairs import Pairs, draw_batch, draw_views, duplicates, held_out_targets, open_pairs
 
 LOOKS = 25  # so often held-out clips are looked for
 FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0  # CLIP's
@@ -178,8 +178,5 @@ def interpolate(embedded: torch.Tensor, share: float) -> torch.Tensor:
 
 def look_for_held_out(model: FmriEncoder, pairs: Pairs, limit: float, where: torch.device) -> dict[str, float]:
     """Retrieval among the held-out clips, by image and by caption; alike ones are not told apart."""
-    clips = pairs.held_out
-    scene = duplicates(pairs.similar, clips).to(where)
-    targets = {name: torch.from_numpy(middle[clips]).to(where) for name, middle in pairs.middle.items()}
-    ignored = {name: scene | (target @ target.T > limit).fill_diagonal_(False) for name, target in targets.items()}
-    return retrieval.held_out(model, pairs.windows, clips, targets, ignored)
+    targets, ignored = held_out_targets(pairs, limit, where)
+    return retrieval.held_out(model, pairs.windows, pairs.held_out, targets, ignored)

@@ -161,6 +161,25 @@ def duplicates(similar: np.ndarray, clips: np.ndarray) -> torch.Tensor:
     return alike.fill_diagonal_(False)
 
 
+def held_out_targets(
+    pairs: Pairs, limit: float, where: torch.device
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What the n held-out clips are to be found by.
+
+    Parameters
+    ----------
+    limit : cosine of two targets above which they are not told apart; nor are those of one scene.
+
+    Returns
+    -------
+    targets : per modality (n, E) float32, L2-normalised.
+    ignored : per modality (n, n) bool, False on the diagonal.
+    """
+    scene = duplicates(pairs.similar, pairs.held_out).to(where)
+    targets = {name: torch.from_numpy(middle[pairs.held_out]).to(where) for name, middle in pairs.middle.items()}
+    return targets, {name: scene | (t @ t.T > limit).fill_diagonal_(False) for name, t in targets.items()}
+
+
 def draw_views(
     clips: np.ndarray, views: dict[str, tuple[int, int]], crop_probability: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:

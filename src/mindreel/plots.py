@@ -56,8 +56,10 @@ def save_folder(out: Path, figures: dict[str, tuple[Figure, str]], words: str = 
         folder.mkdir()
         for name, (figure, _) in figures.items():
             save_print(figure, folder, name)
-        sizes = {name: bool(figure.get_figwidth() > COLUMN_IN) for name, (figure, _) in figures.items()}
-        listed = [{"name": name, "alt": alt, "wide": sizes[name]} for name, (_, alt) in figures.items()]
+        listed = [
+            {"name": name, "alt": alt, "wide": bool(figure.get_figwidth() > COLUMN_IN)}
+            for name, (figure, alt) in figures.items()
+        ]
         save_json(folder / "index.json", {"words": words, "figures": listed})
 
 
