@@ -31,7 +31,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
 
 schema: $(VENV)/.installed
-	$(BIN)/python -c 'from mindreel import schema; schema.write()'
+	$(BIN)/python -c 'from mindreel.plan import config_schema; config_schema.write()'
 
 zoo: $(VENV)/.installed
 	$(BIN)/python -m mindreel zoo build --out resources/zoo

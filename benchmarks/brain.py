@@ -23,9 +23,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import scipy.stats
 
-from mindreel import bold, roi, surface
 from mindreel.artifacts import load_array, save_array
+from mindreel.brain import surface
 from mindreel.config import Bold, Roi, load
+from mindreel.stages import bold, roi
 
 ROOT = Path(__file__).parents[1]
 VOLUMES, RESPONDING, SAMPLE, TRIALS = 245, 2400, 300, 5

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mindreel import training
 from mindreel.config import Optimizer
-from mindreel.encoder import Attention, MaskedAutoencoder
+from mindreel.learning import loop
+from mindreel.networks.fmri_encoder import Attention, MaskedAutoencoder
 
 SEGMENTS, EPOCHS = 600_000, 500  # MinD-Video's pretraining
 RATIO = 0.75
@@ -112,13 +112,13 @@ def peak_memory(where: torch.device) -> float:
 
 def ours(model: MaskedAutoencoder, bold: torch.Tensor, where: torch.device) -> Callable:
     """Our step, as a function without arguments."""
-    optimizer = training.adamw({model: 1.0}, CFG)
+    optimizer = loop.adamw({model: 1.0}, CFG)
 
     def step() -> None:
         noise = torch.rand(len(bold), model.config["patches"], device=where)
-        with training.precision(where):
+        with loop.precision(where):
             loss = model(bold, RATIO, noise)
-        training.update(optimizer, loss, CFG, 1, "benchmark")
+        loop.update(optimizer, loss, CFG, 1, "benchmark")
 
     return step
 
@@ -143,7 +143,7 @@ def naive(model: MaskedAutoencoder, bold: torch.Tensor) -> Callable:
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, float | str]:
     """Time one kind of step; runs in a process of its own."""
-    where = training.device()
+    where = loop.device()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     sizes = {"patch_size": 16, "width": options.width, "depth": options.depth, "heads": 16, "mlp_ratio": 1.0}

@@ -32,10 +32,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mindreel import cotrain, denoising, training
 from mindreel.config import Sampling
-from mindreel.encoder import FmriEncoder
-from mindreel.unet import VideoUNet, inflate
+from mindreel.diffusion import sampler
+from mindreel.learning import loop
+from mindreel.networks.fmri_encoder import FmriEncoder
+from mindreel.networks.video_unet import VideoUNet, inflate
+from mindreel.stages import cotrain
 
 ZOO = Path(__file__).parents[1] / "resources" / "zoo" / "stable-diffusion"
 
@@ -48,9 +50,9 @@ def unfused(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, s
 
 def build(size: str, side: int) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ...], tuple[int, int]]:
     """A generator and a decoder; the shape (F, C, h, w) of a clip's latents and (L, D) of its condition."""
-    where = training.device()
+    where = loop.device()
     if size == "zoo":
-        unet, vae = inflate(ZOO / "unet", "sparse-causal", "frames", True), denoising.load_vae(ZOO)
+        unet, vae = inflate(ZOO / "unet", "sparse-causal", "frames", True), sampler.load_vae(ZOO)
     else:
         torch.manual_seed(0)
         unet = VideoUNet(UNet2DConditionModel(sample_size=64, cross_attention_dim=768), "sparse-causal", "frames")
@@ -66,19 +68,19 @@ def build(size: str, side: int) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ..
 def run(variant: str, size: str, clips: int, batch: int, steps: int, side: int) -> dict:
     """Sample clips: seconds of denoising and of decoding, per clip; peak memory above what was there before (MiB)."""
     unet, vae, shape, (tokens, width) = build(size, side)
-    where, naive = training.device(), variant == "naive"
+    where, naive = loop.device(), variant == "naive"
     cuda = where.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
     cfg = Sampling(
         scheduler="DDIMScheduler", steps=steps, guidance_scale=3.0, eta=0.0, negative="null-condition",
         noise_beta=0.0, batch_size=1 if naive else batch, seed=0,
     )  # fmt: skip
-    scheduler = denoising.make_scheduler(ZOO, cfg.scheduler)
+    scheduler = sampler.make_scheduler(ZOO, cfg.scheduler)
     told = torch.randn((clips + 1, tokens, width), generator=torch.Generator().manual_seed(0)).to(where)
     scale, negative, conditions = cfg.guidance_scale, told[:1], told[1:]
 
     def ours(latents: torch.Tensor, timestep: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-        return denoising.predict(unet, latents, timestep, positive, negative, scale)
+        return sampler.predict(unet, latents, timestep, positive, negative, scale)
 
     def twice(latents: torch.Tensor, timestep: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
         away, towards = (unet(latents, timestep, states) for states in (negative, positive))
@@ -89,8 +91,8 @@ def run(variant: str, size: str, clips: int, batch: int, steps: int, side: int) 
 
     def denoise(numbers: range) -> torch.Tensor:
         positive = conditions[numbers.start : numbers.stop]
-        noise = [denoising.clip_generator(0, "", number) for number in numbers]
-        return denoising.denoise(lambda x, t: predict(x, t, positive), scheduler, shape, noise, cfg, where)
+        noise = [sampler.clip_generator(0, "", number) for number in numbers]
+        return sampler.denoise(lambda x, t: predict(x, t, positive), scheduler, shape, noise, cfg, where)
 
     def now() -> float:
         if cuda:
@@ -99,13 +101,13 @@ def run(variant: str, size: str, clips: int, batch: int, steps: int, side: int) 
 
     before = _memory(cuda)
     with torch.inference_mode(), written_out:
-        denoising.decode(vae, denoise(range(cfg.batch_size)))  # kernels are chosen, libraries loaded
+        sampler.decode(vae, denoise(range(cfg.batch_size)))  # kernels are chosen, libraries loaded
         denoised, decoded, made = 0.0, 0.0, []
         for first in range(0, clips, cfg.batch_size):
             begin = now()
             latents = denoise(range(first, min(first + cfg.batch_size, clips)))
             middle = now()
-            made.append(denoising.decode(vae, latents))
+            made.append(sampler.decode(vae, latents))
             denoised, decoded = denoised + middle - begin, decoded + now() - middle
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else _peak() - before
     means = np.concatenate(made).mean((1, 2, 3, 4)).tolist()
@@ -137,9 +139,9 @@ def sampling(size: str, clips: int, batch: int, steps: int, side: int) -> None:
         )
         found[variant] = json.loads(done.stdout.splitlines()[-1])
     difference = np.abs(np.subtract(found["naive"]["means"], found["ours"]["means"])).max()
-    if training.device().type == "cpu" and difference > 0.05:
+    if loop.device().type == "cpu" and difference > 0.05:
         sys.exit(f"the variants disagree: mean grey levels of a clip differ by up to {difference}")
-    print(f"{size}, latents of {side} x {side}, {clips} clips, {steps} DDIM steps with guidance; {training.device()}")
+    print(f"{size}, latents of {side} x {side}, {clips} clips, {steps} DDIM steps with guidance; {loop.device()}")
     print(f"ours in batches of {batch}\n")
     print("| | clips per minute | ms per clip and step | ms to decode a clip | peak memory MiB |")
     print("| --- | --- | --- | --- | --- |")

@@ -20,12 +20,13 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from torch.nn.functional import normalize
 
-from mindreel import contrastive, mbm, retrieval
 from mindreel.artifacts import load_array, load_table
+from mindreel.brain.hcp_segments import open_segments
 from mindreel.config import Experiment, load
-from mindreel.encoder import MaskedAutoencoder
-from mindreel.pairs import held_out_targets, open_pairs
-from mindreel.segments import open_segments
+from mindreel.learning import retrieval
+from mindreel.learning.contrastive_pairs import held_out_targets, open_pairs
+from mindreel.networks.fmri_encoder import MaskedAutoencoder
+from mindreel.stages import contrastive, mbm
 
 DRAWS = 20  # random masks
 COMPONENTS = (40, 80)

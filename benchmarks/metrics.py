@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from mindreel import pixels, statistics
-from mindreel.metrics import top_classes
+from mindreel.scoring import image_similarity, statistics
+from mindreel.stages.metrics import top_classes
 
 FRAMES, CLASSES, SIDE, TRIALS, TRUE = 6, 1000, 256, 100, 3
 LOOP_ACCURACY, LOOP_SSIM = 200, 150  # frames that the plain loops see
@@ -57,7 +57,7 @@ def ssim(pairs: list[tuple[np.ndarray, np.ndarray]], workers: int) -> np.ndarray
 
 
 def _ssim_of_clip(pair: tuple[np.ndarray, np.ndarray]) -> float:
-    return float(np.mean([pixels.ssim_rgb_uniform7(a, b) for a, b in zip(*pair, strict=True)]))
+    return float(np.mean([image_similarity.ssim_rgb_uniform7(a, b) for a, b in zip(*pair, strict=True)]))
 
 
 def plain_ssim(frames: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

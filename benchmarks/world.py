@@ -26,10 +26,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mindreel import conditions, denoising, features, metrics, sampling, statistics, targets, world
 from mindreel.artifacts import load_array, load_table, save_array, save_table
 from mindreel.config import Config, Sampling, load
-from mindreel.sheet import Sheet
+from mindreel.dataset.sheet import Sheet
+from mindreel.diffusion import conditioning, sampler
+from mindreel.scoring import statistics
+from mindreel.small_world import drawing
+from mindreel.stages import features, metrics, sampling, targets
 
 EXPERIMENT, SAMPLES, SEED = "mind-video", 2000, 0
 RECOGNISED = ("object", "colour", "motion")
@@ -124,10 +127,10 @@ def every_clip(at: World, subject: str, out: Path) -> dict[str, np.ndarray]:
     cfg = at.config.experiments[EXPERIMENT].sampling
     found = {name: load_array(at.of("sampling", subject) / f"{name}.npy") for name in ("shuffled",)}
 
-    def made(name: str, source: conditions.Source, clips: np.ndarray, cfg: Sampling) -> None:
+    def made(name: str, source: conditioning.Source, clips: np.ndarray, cfg: Sampling) -> None:
         file = out / f"sub-{subject}" / f"{name.replace(' ', '-')}.npy"
         if not file.exists():
-            scheduler, vae = denoising.make_scheduler(at.model, cfg.scheduler), denoising.load_vae(at.model)
+            scheduler, vae = sampler.make_scheduler(at.model, cfg.scheduler), sampler.load_vae(at.model)
             batches = np.array_split(clips, range(cfg.batch_size, len(clips), cfg.batch_size))
             bar = tqdm(batches, desc=f"sub-{subject}: {name}", mininterval=2)
             rows = [sampling.make_clips(source, vae, scheduler, batch, subject, 1, cfg) for batch in bar]
@@ -135,7 +138,7 @@ def every_clip(at: World, subject: str, out: Path) -> dict[str, np.ndarray]:
         found[name] = load_array(file)
 
     everything = np.arange(len(at.shown))
-    made("text", conditions.from_captions(at.results / "generator" / EXPERIMENT, at.targets, cfg), everything, cfg)
+    made("text", conditioning.from_captions(at.results / "generator" / EXPERIMENT, at.targets, cfg), everything, cfg)
     for name, parts in PARTS.items():
         made(name, from_fmri(at, subject, parts, cfg), everything, cfg)
     for name, changes in CHANGES.items():
@@ -145,7 +148,7 @@ def every_clip(at: World, subject: str, out: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def from_fmri(at: World, subject: str, parts: tuple[str, str], cfg: Sampling) -> conditions.Source:
+def from_fmri(at: World, subject: str, parts: tuple[str, str], cfg: Sampling) -> conditioning.Source:
     """Conditions and generator, each from one of two stages."""
     brain, unet = parts
     cotrained = at.of("cotrain", subject)
@@ -157,16 +160,16 @@ def from_fmri(at: World, subject: str, parts: tuple[str, str], cfg: Sampling) ->
         (Path(folder) / "unet").symlink_to(unets[unet].resolve())
         settings = at.config.experiments[EXPERIMENT].encoder
         bolds = roi / "test.npy", roi / "train.npy"
-        return conditions.from_fmri(Path(folder), *bolds, at.shape, settings, cfg)
+        return conditioning.from_fmri(Path(folder), *bolds, at.shape, settings, cfg)
 
 
 @torch.inference_mode()
 def through_vae(at: World) -> np.ndarray:
     """The true clips as the decoder shows them: the best that any sample could be."""
     latents = np.concatenate([load_array(folder / "latents.npy") for folder in at.targets])
-    vae = denoising.load_vae(at.model)
+    vae = sampler.load_vae(at.model)
     parts = torch.from_numpy(latents.astype(np.float32)).split(16)
-    return np.concatenate([denoising.decode(vae, part) for part in parts])
+    return np.concatenate([sampler.decode(vae, part) for part in parts])
 
 
 # ---------------------------------------------------------------------------------------------- what is in them
@@ -198,7 +201,7 @@ class Eyes:
 
 def said(captions: pd.DataFrame) -> dict[str, np.ndarray]:
     """Object, colour and motion that captions name, (N, F) each; "" where none is."""
-    words = {"object": world.OBJECTS, "colour": tuple(world.COLOURS), "motion": tuple(world.MOTIONS.values())}
+    words = {"object": drawing.OBJECTS, "colour": tuple(drawing.COLOURS), "motion": tuple(drawing.MOTIONS.values())}
     frames = captions["frame"].max() + 1
 
     def first(text: str, known: tuple[str, ...]) -> str:
@@ -261,7 +264,7 @@ class Table:
 
 def recognised(table: Table, at: World, clips: dict[str, dict[str, np.ndarray]], true: np.ndarray, eyes: Eyes) -> None:
     """Object, colour and motion of samples, against the storyboard and against what is seen in the true clip."""
-    motion = at.shown["motion"].map(world.MOTIONS)
+    motion = at.shown["motion"].map(drawing.MOTIONS)
     storyboard = {name: at.shown[name].to_numpy()[:, None] for name in ("object", "colour")}
     storyboard["motion"] = motion.to_numpy()[:, None]
     seen, scene = eyes.named(true), at.shown["scene"]
@@ -278,7 +281,7 @@ def recognised(table: Table, at: World, clips: dict[str, dict[str, np.ndarray]],
             each = [agreement(eyes.named(clips[subject][name]), wanted) for subject in at.subjects]
             for subject, values in zip(at.subjects, each, strict=True):
                 table.means(claim, name, subject, RECOGNISED, values, scene)
-        chance = tuple(1 / len(known) for known in (world.OBJECTS, world.COLOURS, world.MOTIONS))
+        chance = tuple(1 / len(known) for known in (drawing.OBJECTS, drawing.COLOURS, drawing.MOTIONS))
         table.add(claim, "chance", "", RECOGNISED, chance, chance, chance)
 
 
@@ -337,7 +340,7 @@ def directions(table: Table, at: World) -> None:
     latents = np.concatenate([load_array(folder / "latents.npy") for folder in at.targets])[chosen]
     latents = torch.from_numpy(latents.astype(np.float32))
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(SEED))
-    scheduler = denoising.make_scheduler(at.model, "DDIMScheduler")
+    scheduler = sampler.make_scheduler(at.model, "DDIMScheduler")
     for subject, kind in product(at.subjects, ("test-mean", "train-mean", "null-condition")):
         changed = cfg.model_copy(update={"negative": kind})
         source = from_fmri(at, subject, ("cotrain", "cotrain"), changed)

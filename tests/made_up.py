@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mindreel import artifacts, config, report, surface, world
+from mindreel import artifacts, config
+from mindreel.brain import surface
+from mindreel.small_world import drawing
+from mindreel.stages import report
 
 ROOT = Path(__file__).parents[1]
 STRANGE = "a <b>red</b> fish & 'chips' <script>alert(1)</script>"
@@ -24,10 +27,10 @@ def inputs(
     made = {name: [] for name in ("frames", "captions", "metrics", "clips", "selections", "attention", "pictures")}
     boards = []
     for number in (1, 2):
-        scenes = world.storyboard(volumes, rng)
+        scenes = drawing.storyboard(volumes, rng)
         boards += scenes
         made["frames"].append(root / f"stimuli/test{number}.npy")
-        artifacts.save_array(made["frames"][-1], np.stack([world.clip(scene, 3, 64) for scene in scenes]))
+        artifacts.save_array(made["frames"][-1], np.stack([drawing.clip(scene, 3, 64) for scene in scenes]))
         rows = [(t, f, STRANGE if t == 0 else scene.caption) for t, scene in enumerate(scenes) for f in range(6)]
         made["captions"].append(root / f"captions/test{number}.tsv")
         artifacts.save_table(made["captions"][-1], pd.DataFrame(rows, columns=["volume", "frame", "caption"]))
@@ -98,7 +101,9 @@ def _scored(root: Path, experiment: str, subject: str, boards: list, volumes: in
     made = {"fmri": guesses, "shuffled": others, "random": others[::-1], "text": boards}
     files, tables = [], []
     for condition, scenes in made.items():
-        noisy = np.stack([world.clip(scene, 3, 64) for scene in scenes]) + rng.normal(0, 6, (len(boards), 6, 64, 64, 3))
+        noisy = np.stack([drawing.clip(scene, 3, 64) for scene in scenes]) + rng.normal(
+            0, 6, (len(boards), 6, 64, 64, 3)
+        )
         folder = root / f"sampling/{experiment}"
         files.append((folder if condition == SHARED else folder / f"sub-{subject}") / f"{condition}.npy")
         artifacts.save_array(files[-1], np.clip(noisy, 0, 255).astype(np.uint8))

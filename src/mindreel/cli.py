@@ -40,14 +40,16 @@ ACTIONS: dict[str, tuple[str, ...]] = {
 # For people: one word, the name of the module and of its function
 COMMANDS = ("check", "reconstruct")
 
-# Actions whose function is in another module: no rule runs them, or they share no code with the stage's others.
+# Actions whose function is in another module of `stages`: no rule runs them, or they share no code with the others.
 ELSEWHERE = {
-    ("roi", "lag"): ("lag", "sweep"),
-    ("mbm", "import"): ("released", "convert"),
-    ("metrics", "folder"): ("evaluate", "folder"),
-    ("sampling", "retrieve"): ("borrowed", "retrieve"),
-    ("sampling", "draw"): ("borrowed", "draw"),
+    ("roi", "lag"): ("roi_lag", "sweep"),
+    ("mbm", "import"): ("mbm_import", "convert"),
+    ("metrics", "folder"): ("metrics_folder", "folder"),
+    ("sampling", "retrieve"): ("sampling_controls", "retrieve"),
+    ("sampling", "draw"): ("sampling_controls", "draw"),
 }
+# What is no stage: the module of its function.
+OUTSIDE = {"zoo": "small_world.zoo", "check": "dataset.check", "reconstruct": "reconstruct"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _function(stage: str, action: str) -> typing.Callable:
     module, function = ELSEWHERE.get((stage, action), (stage, action))
-    return getattr(importlib.import_module(f"mindreel.{module}"), function)
+    place = OUTSIDE.get(stage, f"stages.{module}")
+    return getattr(importlib.import_module(f"mindreel.{place}"), function)
 
 
 def _add_options(parser: argparse.ArgumentParser, function: typing.Callable) -> None:

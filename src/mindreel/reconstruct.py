@@ -7,10 +7,10 @@ import numpy as np
 
 from mindreel.artifacts import load_array
 from mindreel.config import Config, load
+from mindreel.dataset.sheet import Sheet
 from mindreel.errors import InputError
-from mindreel.experiments import owner
-from mindreel.sampling import make_clips
-from mindreel.sheet import Sheet
+from mindreel.plan.experiments import owner
+from mindreel.stages.sampling import make_clips
 from mindreel.video import beside, check_suffix, write_film
 
 
@@ -81,11 +81,11 @@ def _present(configfile: Iterable[Path], *paths: Path) -> None:
 
 def _make(parts: dict[str, Path], config: Config, experiment: str, subject: str, clip: int, take: int) -> np.ndarray:
     """Sample one clip: frames (F, H, W, 3) uint8."""
-    from mindreel import conditions, denoising
+    from mindreel.diffusion import conditioning, sampler
 
     settings = config.experiments[experiment].of_subject(subject)
     cfg, model = settings.sampling, parts["model"]
     given = {name: path for name, path in parts.items() if name != "model"}
-    source = conditions.from_fmri(**given, encoder=settings.encoder, cfg=cfg)
-    scheduler, vae = denoising.make_scheduler(model, cfg.scheduler), denoising.load_vae(model)
+    source = conditioning.from_fmri(**given, encoder=settings.encoder, cfg=cfg)
+    scheduler, vae = sampler.make_scheduler(model, cfg.scheduler), sampler.load_vae(model)
     return make_clips(source, vae, scheduler, np.array([clip]), subject, take, cfg)[0]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from checkouts import Checkout
 
-from mindreel.controls import CONDITIONS
+from mindreel.plan.controls import CONDITIONS
 
 pytestmark = pytest.mark.e2e
 

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from mindreel import registration
+from mindreel.brain import registration
 
 WAVE = np.array([0.05, 0.06, -0.04])  # rad / mm: a travelling wave whose phase tells where in MNI a voxel lies
 

@@ -13,8 +13,9 @@ import pandas as pd
 import yaml
 from nibabel.cifti2 import BrainModelAxis
 
-from mindreel import cli, config, surface, video
-from mindreel.sheet import Sheet
+from mindreel import cli, config, video
+from mindreel.brain import surface
+from mindreel.dataset.sheet import Sheet
 
 VOLUMES, TR_S = 8, 2.0
 MNI = np.array([[10, 0, 0, -95], [0, 10, 0, -130], [0, 0, 10, -75], [0, 0, 0, 1.0]])

@@ -3,8 +3,9 @@ import json
 import pytest
 import yaml
 
-from mindreel import config, schema
+from mindreel import config
 from mindreel.errors import InputError
+from mindreel.plan import config_schema
 
 OVERLAYS = {"full": (), "demo": ("config/demo.yaml",), "test": ("config/demo.yaml", "config/test.yaml")}
 
@@ -68,7 +69,7 @@ def test_a_section_survives_the_command_line(root):
 
 
 def test_schema_and_reference_are_in_step_with_the_classes(root, tmp_path):
-    schema.write(tmp_path)
+    config_schema.write(tmp_path)
     for name in ("schema.json", "README.md"):
         assert (root / "config" / name).read_text() == (tmp_path / name).read_text(), f"config/{name}: run make schema"
 
@@ -83,4 +84,4 @@ def test_schema_accepts_the_shipped_files_and_rejects_a_misspelt_key(root, raw):
 
 def test_every_key_has_its_line_in_the_reference(root):
     text = (root / "config" / "README.md").read_text()
-    assert all(f"| `{key}` |" in text for key, _ in schema.all_keys())
+    assert all(f"| `{key}` |" in text for key, _ in config_schema.all_keys())

@@ -9,10 +9,11 @@ import yaml
 from PIL import Image
 from tiny_diffusion import ENCODER, FRAMES, SIDE, bold, encoder, stable_diffusion, targets
 
-from mindreel import cli, reconstruct, sampling
+from mindreel import cli, reconstruct
 from mindreel.config import load
 from mindreel.errors import InputError
-from mindreel.unet import inflate
+from mindreel.networks.video_unet import inflate
+from mindreel.stages import sampling
 
 SEGMENTS, VOLUMES = 2, 3
 

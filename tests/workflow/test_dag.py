@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mindreel import config
-from mindreel.sheet import Sheet
+from mindreel.dataset.sheet import Sheet
 
 DEMO = ("--configfile", "config/demo.yaml")
 

@@ -47,11 +47,11 @@ def test_nothing_to_do(finished):
 
 
 def test_a_comment_reruns_nothing(edited):
-    assert edited("src/mindreel/roi.py", "import numpy as np", "import numpy as np  # arrays") == set()
+    assert edited("src/mindreel/stages/roi.py", "import numpy as np", "import numpy as np  # arrays") == set()
 
 
 def test_code_reruns_its_stage_and_what_follows(edited):
-    found = edited("src/mindreel/sampling.py", "import numpy as np", "import numpy as np\n\nEDITED = 1")
+    found = edited("src/mindreel/stages/sampling.py", "import numpy as np", "import numpy as np\n\nEDITED = 1")
     reported = {"write_tables", "draw_scores", "write_report"}
     looked_at = {"extract_features", "score_clips", "compare_experiments", *reported}
     sampled = {"sample_clips", "sample_captions", "gather_clips", "gather_captioned_clips", "film_clips"}

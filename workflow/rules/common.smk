@@ -9,13 +9,13 @@ from snakemake.iocontainers import Wildcards
 # the package need not be installed where Snakemake runs
 sys.path.insert(0, workflow.basedir + "/src")
 
-from mindreel.check import before_plan
+from mindreel.dataset.check import before_plan
 from mindreel.config import validate
 from mindreel.errors import InputError
-from mindreel.controls import CONDITIONS, MODEL
-from mindreel.experiments import PLANNED, STAGES, owner
-from mindreel.fingerprint import fingerprint
-from mindreel.sheet import Sheet, by_subject
+from mindreel.plan.controls import CONDITIONS, MODEL
+from mindreel.plan.experiments import PLANNED, STAGES, owner
+from mindreel.plan.fingerprint import fingerprint
+from mindreel.dataset.sheet import Sheet, by_subject
 
 try:
     CONFIG = validate(config)

@@ -121,7 +121,7 @@ rule write_report:
         drawn="results/{dataset}/report/figures",
         tables="results/{dataset}/report/tables",
         template=multiext(
-            "src/mindreel/page/", "index.html.j2", "style.css", "script.js"
+            "src/mindreel/reporting/page/", "index.html.j2", "style.css", "script.js"
         ),
     output:
         report(

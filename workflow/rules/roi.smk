@@ -107,7 +107,7 @@ rule sweep_lag:
         runtime="2h",
     params:
         tr_s=CONFIG.data.tr_s,
-        code=fingerprint("lag"),
+        code=fingerprint("roi_lag"),
     message:
         "Sweeping the haemodynamic delay of sub-{wildcards.sub}"
     shell:

@@ -91,7 +91,7 @@ rule retrieve_clips:
         runtime="1h",
     params:
         encoder=section("encoder"),
-        code=fingerprint("borrowed"),
+        code=fingerprint("sampling_controls"),
     message:
         "Looking for the training clips that are nearest to what sub-{wildcards.sub}'s fMRI says"
     shell:
@@ -117,7 +117,7 @@ rule draw_clips:
         runtime="30m",
     params:
         seed=seed_of("sampling"),
-        code=fingerprint("borrowed"),
+        code=fingerprint("sampling_controls"),
     message:
         "Drawing a training clip at random for every test clip of sub-{wildcards.sub}"
     shell:

@@ -1,0 +1,370 @@
+"""What the four training loops share: schedule, seeding, optimiser, resume files, history, device, several processes.
+
+A step's random numbers depend on (seed, step) only, so that a killed and restarted training sees the same
+batches and noise as one that ran through.
+
+Under a launcher (torchrun, accelerate) that starts R processes, every process draws the whole global batch with all its
+random numbers, takes its R-th of the rows (`share`, `own_rows`, `Dropout`) and runs them through `parallel(model)`: the
+gradients, and so the training, are those of one process with the whole batch. A loss over pairs of the batch first
+`gather`s what it needs.
+"""
+
+import atexit
+import hashlib
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import distributed, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from mindreel.config import Optimizer
+from mindreel.errors import InputError
+from mindreel.learning import resume
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: asked to stop, state saved, run again
+HISTORY_ROWS = 500  # about so many rows per training
+PATIENCE = timedelta(hours=2)  # how long processes wait for each other
+
+
+def processes() -> int:
+    """How many processes train together; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def number() -> int:
+    """This process's number, from 0; the first one writes the files."""
+    return int(os.environ.get("RANK", "0")) if processes() > 1 else 0
+
+
+def device() -> torch.device:
+    """This process's GPU, else the CPU; under a launcher it joins the other processes."""
+    cuda = torch.cuda.is_available()
+    if processes() == 1:
+        return torch.device("cuda" if cuda else "cpu")
+    where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if not distributed.is_initialized():
+        if cuda:
+            torch.cuda.set_device(where)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        atexit.register(distributed.destroy_process_group)
+    return where
+
+
+def share(batch_size: int) -> slice:
+    """The rows of the global batch that this process takes."""
+    own, rest = divmod(batch_size, processes())
+    if rest:
+        raise InputError(
+            f"a batch of {batch_size} cannot be shared evenly by {processes()} processes: "
+            "choose a number of GPUs that divides it, or another optimizer.batch_size"
+        )
+    return slice(number() * own, (number() + 1) * own)
+
+
+def parallel(module: nn.Module) -> nn.Module:
+    """The module to call in a training step: several processes average its gradients; their means over rows are equal.
+
+    Save and restore the module itself, not this one.
+    """
+    if processes() == 1:
+        return module
+    here = [device()] if device().type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=here, forward_sync_buffers=False)
+
+
+def own_rows(draw: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
+    """Of what `draw(N)` makes for the N samples of the global batch, the rows of this process, which has `count`."""
+    batch_size = count * processes()
+    return draw(batch_size)[share(batch_size)]
+
+
+class Dropout(nn.Dropout):
+    """Dropout of this process's rows (N, ...) by masks that are drawn for the global batch."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Same shape."""
+        if processes() == 1 or not self.training:
+            return super().forward(rows)
+        return rows * own_rows(lambda count: F.dropout(rows.new_ones(count, *rows.shape[1:]), self.p), len(rows))
+
+
+def gather(rows: torch.Tensor) -> torch.Tensor:
+    """The global batch from each process's rows (N, ...) -> (N processes, ...); gradients flow back to their process.
+
+    Each process computes the same loss of the whole batch from it, and `parallel` divides the sum of their gradients by
+    the number of processes: what remains is the gradient of that loss.
+    """
+    return rows if processes() == 1 else _Gather.apply(rows)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(rows) for _ in range(processes())]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient)
+        return gradient[share(len(gradient))]
+
+
+def average(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a detached tensor over all processes."""
+    value = value.detach()
+    if processes() > 1:
+        value = value.clone()
+        distributed.all_reduce(value)
+        value /= processes()
+    return value
+
+
+def room(where: torch.device) -> int:
+    """How much of a GPU's memory (bytes) training data may take: a third of what is free; on the CPU none."""
+    return torch.cuda.mem_get_info(where)[0] // 3 if where.type == "cuda" else 0
+
+
+def fetcher(data: np.ndarray, where: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+    """A function that fetches rows (any shape, int) of data (N, V) as float32 (..., V) on the device.
+
+    Data for which there is `room` move to the GPU once; other data stay where they are, memory-mapped.
+
+    Parameters
+    ----------
+    data : array or array-like with shape, dtype and rows by index.
+    """
+    kind = torch.from_numpy(np.empty(0, data.dtype)).dtype
+    if math.prod(data.shape) * kind.itemsize > room(where):
+        return lambda rows: torch.from_numpy(data[rows].astype(np.float32)).to(where)
+    kept = torch.empty(data.shape, dtype=kind, device=where)
+    for start in range(0, len(data), 4096):
+        kept[start : start + 4096] = torch.from_numpy(np.array(data[start : start + 4096]))
+    return lambda rows: kept[torch.from_numpy(rows).to(where)].float()
+
+
+def precision(where: torch.device, kind: str = "auto") -> AbstractContextManager:
+    """What forward and backward passes compute in (as `cotrain.precision`); weights stay float32.
+
+    Parameters
+    ----------
+    kind : "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU, float32 without.
+    """
+    if kind == "auto":
+        kind = "bfloat16" if where.type == "cuda" else "float32"
+    return torch.autocast(where.type, torch.bfloat16) if kind == "bfloat16" else nullcontext()
+
+
+def step_rng(seed: int, step: int) -> np.random.Generator:
+    """Seed torch and return NumPy's generator, both from (seed, step)."""
+    torch_seed, numpy_seed = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
+    torch.manual_seed(int(torch_seed) >> 1)
+    return np.random.default_rng(numpy_seed)
+
+
+def cosine_lr(step: float, cfg: Optimizer) -> float:
+    """Linear warm-up over `cfg.warmup` steps, then half a cosine down to zero at `cfg.steps`."""
+    if step < cfg.warmup:
+        return cfg.lr * step / cfg.warmup
+    return cfg.lr * 0.5 * (1 + math.cos(math.pi * (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)))
+
+
+def adamw(modules: dict[nn.Module, float], cfg: Optimizer) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of modules, each with a multiple of the learning rate.
+
+    Biases and other one-dimensional parameters do not decay (E5).
+    """
+    groups = []
+    for module, lr_scale in modules.items():
+        trained = [p for p in module.parameters() if p.requires_grad]
+        groups.append({"params": [p for p in trained if p.ndim > 1], "lr_scale": lr_scale})
+        groups.append({"params": [p for p in trained if p.ndim <= 1], "lr_scale": lr_scale, "weight_decay": 0.0})
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay, betas=cfg.betas, fused=True)
+
+
+def update(
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    cfg: Optimizer,
+    step: int,
+    what: str,
+    batch: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Backward, clip, step. A loss or gradient that is not finite stops the training before it spoils the weights.
+
+    The learning rate is the schedule's in the middle of the step, so that neither the first nor the last is zero.
+
+    Parameters
+    ----------
+    batch : (B,) int, which samples the batch holds, for the error message.
+
+    Returns
+    -------
+    The loss, detached, of the global batch.
+
+    Raises
+    ------
+    FloatingPointError
+        With the step and the samples, in all processes alike.
+    """
+    whole = average(loss)
+    samples = "" if batch is None else f" (samples {', '.join(str(sample) for sample in batch)})"
+    advice = "look at these samples, lower the learning rate or clip_grad"
+    if not torch.isfinite(whole):
+        raise FloatingPointError(f"{what}: loss {whole.item()} at step {step}{samples}; {advice}")
+    for group in optimizer.param_groups:
+        group["lr"] = cosine_lr(step + 0.5, cfg) * group["lr_scale"]
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], cfg.clip_grad)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(f"{what}: gradient norm {norm.item()} at step {step}{samples}; {advice}")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return whole
+
+
+def stamp(*inputs: Path) -> str:
+    """When the files or folders a training reads were written: part of the settings of its resume file."""
+    return hashlib.sha1(" ".join(str(Path(path).stat().st_mtime_ns) for path in inputs).encode()).hexdigest()
+
+
+class Run:
+    """The bookkeeping of one training: where it starts, its history, its resume file, its progress bar.
+
+    Usage: `for step in run.steps("mbm"): ...; run.log(step, loss=...)`. A resume file is written every
+    `cfg.checkpoint_s` seconds and on SIGTERM, which then ends the process with EXIT_PREEMPTED. The one before it is
+    kept: a file that is damaged or of another training (`cfg`, `settings`, shapes) is passed over. Of several processes
+    the first one writes, all read, and all stop at the same step.
+
+    The history also goes, as it grows, to TensorBoard events in the folder `tensorboard` beside the resume file. They
+    stay when the training is over. One that goes on writes them anew from its history, so that no step is there twice.
+
+    Parameters
+    ----------
+    modules : everything that is trained, by name.
+    settings : whatever else the training depends on; a resume file made under others is not used.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        modules: dict[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        cfg: Optimizer,
+        settings: str = "",
+    ):
+        self.file = Path(scratch) / "resume.safetensors"
+        self.modules, self.optimizer, self.cfg = modules, optimizer, cfg
+        self.identity = f"{cfg.model_dump_json(exclude={'checkpoint_s'})} {settings}"
+        found = resume.load(self.file, modules, optimizer, self.identity) or {"step": 0, "history": []}
+        self.start: int = found["step"]
+        self.history: list[dict] = found["history"]
+        self._check_start()
+        self.stopping = False
+        self.events = None
+        if number() == 0:
+            for half in self.file.parent.glob(f".*.{self.file.name}"):  # of a process that was killed while saving
+                half.unlink()
+
+    def steps(self, what: str) -> Iterator[int]:
+        """Yield the steps still to do; save on the way."""
+        handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._open_events()
+        saved = time.monotonic()
+        total = self.cfg.steps
+        try:
+            shown = {"desc": what, "unit": "step", "mininterval": 2, "disable": number() > 0}
+            self.bar = tqdm(range(self.start, total), initial=self.start, total=total, **shown)
+            for step in self.bar:
+                yield step
+                stopping = self._all_stopping()
+                if stopping or time.monotonic() - saved > self.cfg.checkpoint_s:
+                    self._save(step + 1)
+                    saved = time.monotonic()
+                if stopping:
+                    raise SystemExit(EXIT_PREEMPTED)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            if self.events:
+                self.events.close()
+
+    def due(self, step: int, every: int | None = None) -> bool:
+        """Whether a step is to be logged: each `every`-th (None: HISTORY_ROWS in all) and the last."""
+        every = every or max(1, self.cfg.steps // HISTORY_ROWS)
+        return step % every == 0 or step == self.cfg.steps - 1
+
+    def log(self, step: int, **values: float) -> None:
+        """Add a row to the history (floats; rows may differ in keys), show it at the bar, with samples per second."""
+        self.history.append({"step": step, **values})
+        self._to_events(self.history[-1])
+        shown = {key: f"{value:.4g}" for key, value in values.items()}
+        state = self.bar.format_dict
+        if state["elapsed"] > 0:
+            rate = (step + 1 - self.start) * self.cfg.batch_size / state["elapsed"]
+            shown["samples/s"] = f"{rate:.4g}"
+        self.bar.set_postfix(shown, refresh=False)
+
+    def table(self) -> pd.DataFrame:
+        """The history as a table, one row per logged step."""
+        return pd.DataFrame(self.history)
+
+    def finish(self) -> None:
+        """Remove the resume files: the training's artifact is in place."""
+        if number() == 0:
+            resume.remove(self.file)
+
+    def _all_stopping(self) -> bool:
+        """Whether any process was asked to stop; the same answer in all of them."""
+        if processes() == 1:
+            return self.stopping
+        asked = torch.tensor(float(self.stopping))
+        distributed.all_reduce(asked, distributed.ReduceOp.MAX)
+        return bool(asked)
+
+    def _check_start(self) -> None:
+        if processes() > 1:
+            bounds = torch.tensor([self.start, -self.start])
+            distributed.all_reduce(bounds, distributed.ReduceOp.MAX)
+            if bounds[0] != -bounds[1]:
+                raise InputError(
+                    f"{self.file}: some processes would go on from step {bounds[0]}, others from {-bounds[1]}; "
+                    "all must see the same scratch folder: put it on a shared disk, or empty it"
+                )
+
+    def _on_sigterm(self, *_: object) -> None:
+        self.stopping = True
+
+    def _save(self, step: int) -> None:
+        if number() == 0:
+            state = {"step": step, "identity": self.identity, "history": self.history}
+            resume.save(self.file, self.modules, self.optimizer, state)
+
+    def _open_events(self) -> None:
+        if number() > 0:
+            return
+        from tensorboardX import SummaryWriter
+
+        folder = self.file.with_name("tensorboard")
+        shutil.rmtree(folder, ignore_errors=True)
+        self.events = SummaryWriter(str(folder), flush_secs=30)
+        for row in self.history:
+            self._to_events(row)
+
+    def _to_events(self, row: dict) -> None:
+        if self.events:
+            for name in row.keys() - {"step"}:
+                self.events.add_scalar(name, row[name], row["step"])

@@ -1,0 +1,105 @@
+"""Stage cotrain: tune encoder and generator together on a subject's fMRI-video pairs (MinD-Video 3.4)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mindreel.artifacts import atomic, load_array, save_table
+from mindreel.config import Cotrain, Encoder
+from mindreel.diffusion import objective
+from mindreel.errors import InputError
+from mindreel.learning import loop
+from mindreel.networks.fmri_encoder import FmriEncoder, sparsify, window_batch
+from mindreel.networks.video_unet import VideoUNet
+
+
+def train(
+    *,
+    encoder: Path,
+    generator: Path,
+    model: Path,
+    bold: Path,
+    targets: list[Path],
+    out: Path,
+    scratch: Path,
+    encoder_settings: Encoder,
+    cfg: Cotrain,
+) -> None:
+    """Train the whole encoder and parts of the UNet; the fMRI tokens take the place of the text's.
+
+    `encoder` and `generator` are the folders of stages contrastive and generator, `model` a Stable Diffusion folder
+    (its scheduler/ is used), `bold` the subject's train.npy (S, T, V), `targets` the S segments' folders in that
+    order. `out` becomes a folder: encoder/, unet/, history.tsv.
+    """
+    where, window = loop.device(), (encoder_settings.window, encoder_settings.shift)
+    scheduler = objective.training_scheduler(model)
+    series = load_array(bold)
+    brain, unet = FmriEncoder.from_pretrained(encoder), VideoUNet.from_pretrained(generator)
+    clips = objective.Clips(targets, unet)
+    _check(series, clips, brain, encoder_settings)
+    brain.to(where)  # its dropout belongs to contrastive learning (MV supplement B) and stays off here
+    unet.to(where).train_only(cfg.trained)
+    if cfg.gradient_checkpointing:
+        save_memory(brain, unet)
+    optimizer = loop.adamw({brain: cfg.encoder_lr_scale, unet: 1.0}, cfg.optimizer)
+    settings = cfg.model_dump_json() + encoder_settings.model_dump_json()
+    settings += loop.stamp(encoder, generator, bold, *targets)
+    run = loop.Run(scratch, {"encoder": brain, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
+    empty = clips.empty.to(where)
+    mine, encode, denoise = loop.share(cfg.optimizer.batch_size), loop.parallel(brain), loop.parallel(unet)
+    for step in run.steps("cotrain"):
+        rng = loop.step_rng(cfg.seed, step)
+        segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
+        seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng)  # (B, W, V)
+        seen = forget(seen, cfg.mean_dropout, rng)[mine].to(where)
+        latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
+        with loop.precision(where, cfg.precision):
+            tokens = objective.replace_some(encode(seen), empty, cfg.condition_dropout, rng)  # (B / processes, L, D)
+            loss = objective.objective(denoise, scheduler, latents, tokens, cfg.noise_beta)
+        loss = loop.update(optimizer, loss, cfg.optimizer, step, "cotrain", segment * clips.volumes + volume)
+        if run.due(step):
+            run.log(step, loss=loss.item(), lr=optimizer.param_groups[-1]["lr"])
+    if loop.number() == 0:
+        with atomic(out) as folder:
+            brain.save_pretrained(folder / "encoder")
+            unet.save_pretrained(folder / "unet")
+            save_table(folder / "history.tsv", run.table())
+    run.finish()
+
+
+def forget(bold: torch.Tensor, probability: float, rng: np.random.Generator) -> torch.Tensor:
+    """Replace some windows by the mean fMRI: zeros, since stage roi gives every voxel mean 0 over the training data.
+
+    From it the UNet learns to make any clip, as it does from the empty caption. Guidance away from a condition that it
+    takes for the sight of one clip would push all others away from that clip.
+
+    Parameters
+    ----------
+    bold : (B, W, V)
+    """
+    kept = torch.from_numpy(rng.random(len(bold)) >= probability)
+    return bold * kept[:, None, None]
+
+
+def save_memory(brain: FmriEncoder, unet: VideoUNet) -> None:
+    """Keep, of every block, its input only; the backward pass computes the rest again."""
+    brain.gradient_checkpointing = True
+    unet.unet.enable_gradient_checkpointing()
+
+
+def _check(series: np.ndarray, clips: objective.Clips, brain: FmriEncoder, settings: Encoder) -> None:
+    """fMRI, targets and models must fit before anything is trained."""
+    if series.shape[:2] != (len(clips.latents), clips.volumes):
+        raise InputError(
+            f"cotrain: found fMRI of (segments, volumes) {series.shape[:2]} and targets of "
+            f"{(len(clips.latents), clips.volumes)}; "
+            "give --targets once per training segment, in the sample sheet's order"
+        )
+    found = (brain.config["voxels"], brain.config["window"], brain.config["tokens"], brain.config["token_width"])
+    expected = (series.shape[2], settings.window, *clips.empty.shape)
+    if found != expected:
+        raise InputError(
+            f"cotrain: the encoder has (voxels, window, tokens, token_width) {found}, expected {expected} from "
+            "the fMRI, encoder.window and the empty caption's states; correct section encoder and rerun contrastive"
+        )

@@ -1,0 +1,82 @@
+"""Stage generator: inflate Stable Diffusion to video and tune its attention with captions (MinD-Video 3.4)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+
+from mindreel.artifacts import atomic, save_table
+from mindreel.config import Generator, Sampling
+from mindreel.diffusion import objective, sampler
+from mindreel.learning import loop
+from mindreel.networks.video_unet import VideoUNet, inflate
+
+SHEET_CLIPS = 4  # of the sample sheet, spread over the training clips
+SHEET = {"scheduler": "DPMSolverMultistepScheduler", "steps": 15, "guidance_scale": 5.0}  # enough to look at
+
+
+def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Generator) -> None:
+    """Tune the inflated UNet on the training segments' cached latents and caption states.
+
+    `model` is a Stable Diffusion folder (unet/, scheduler/, vae/) whose unet/ may also be a released MinD-Video one,
+    `targets` the training segments' folders, `out` becomes a folder: the video UNet, history.tsv, and samples.png:
+    a few training clips as the VAE shows them, and below each what the tuned UNet makes of its caption.
+    """
+    where = loop.device()
+    scheduler = objective.training_scheduler(model)
+    vae = sampler.load_vae(model)
+    torch.manual_seed(cfg.seed)  # of the new temporal attention
+    unet = inflate(model / "unet", cfg.attention, cfg.norm_over, cfg.frame_positions)
+    clips = objective.Clips(targets, unet)
+    unet.to(where).train_only(cfg.trained)
+    optimizer = loop.adamw({unet: 1.0}, cfg.optimizer)
+    settings = cfg.model_dump_json() + loop.stamp(model, *targets)
+    run = loop.Run(scratch, {"unet": unet.trained()}, optimizer, cfg.optimizer, settings)
+    empty = clips.empty.to(where)
+    mine, parallel = loop.share(cfg.optimizer.batch_size), loop.parallel(unet)
+    for step in run.steps("generator"):
+        rng = loop.step_rng(cfg.seed, step)
+        segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
+        latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
+        states = clips.gather(clips.states, segment[mine], volume[mine]).to(where)  # (B / processes, L, D)
+        states = objective.replace_some(states, empty, cfg.condition_dropout, rng)
+        with loop.precision(where):
+            loss = objective.objective(parallel, scheduler, latents, states, cfg.noise_beta, cfg.min_snr_gamma)
+        loss = loop.update(optimizer, loss, cfg.optimizer, step, "generator", segment * clips.volumes + volume)
+        if run.due(step):
+            run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
+    if loop.number() == 0:
+        with atomic(out) as folder:
+            unet.save_pretrained(folder)
+            save_table(folder / "history.tsv", run.table())
+            Image.fromarray(sample_sheet(unet, vae, model, clips, cfg)).save(folder / "samples.png")
+    run.finish()
+
+
+@torch.inference_mode()
+def sample_sheet(
+    unet: VideoUNet, vae: AutoencoderKL, model: Path, clips: objective.Clips, cfg: Generator
+) -> np.ndarray:
+    """Draw a few training clips and, below each, a sample from its caption: (2 clips H, F W, 3) uint8, frames in a row.
+
+    The true clips went through the VAE, so that what differs between two rows is the generator's.
+    """
+    where = loop.device()
+    chosen = np.linspace(0, len(clips) - 1, min(SHEET_CLIPS, len(clips))).astype(int)
+    place = np.divmod(chosen, clips.volumes)
+    true = clips.gather(clips.latents, *place).to(where)  # (B, F, C, h, w)
+    states, empty = clips.gather(clips.states, *place).to(where), clips.empty[None].to(where)
+    settings = Sampling(
+        **SHEET, eta=0, negative="null-condition", noise_beta=cfg.noise_beta, batch_size=len(chosen), seed=cfg.seed
+    )
+
+    def prediction(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return sampler.predict(unet, latents, timestep, states, empty, settings.guidance_scale)
+
+    noise = [sampler.clip_generator(cfg.seed, "", clip) for clip in chosen]
+    scheduler = sampler.make_scheduler(model, settings.scheduler)
+    made = sampler.denoise(prediction, scheduler, tuple(true.shape[1:]), noise, settings, where)
+    rows = np.stack([sampler.decode(vae, true), sampler.decode(vae, made)], 1)  # (B, 2, F, H, W, 3)
+    return np.concatenate([np.concatenate(row, 1) for row in rows.reshape(-1, *rows.shape[2:])])
