@@ -24,9 +24,9 @@ import numpy as np
 import scipy.stats
 
 from mindreel.artifacts import load_array, save_array
-from mindreel.brain import surface
+from mindreel.brain import reproducibility, surface
 from mindreel.config import Bold, Roi, load
-from mindreel.stages import bold, roi
+from mindreel.stages import bold
 
 ROOT = Path(__file__).parents[1]
 VOLUMES, RESPONDING, SAMPLE, TRIALS = 245, 2400, 300, 5
@@ -96,9 +96,9 @@ def breakdown(runs: list[Path], cfg: Bold, choice: Roi, segments: int, folder: P
         outs.append(folder / f"{run.name.split('.')[0]}.npy")
         step("bold: write", save_array, outs[-1], cleaned)
     pair = [step("roi: read the cleaned runs", copied, out) for out in outs]
-    r = step("roi: correlate", roi.correlate, *pair)
-    z = roi.fisher_z(r + 0.01 * np.random.default_rng(0).standard_normal((segments, len(r))))
-    tested = np.min([timed(roi.t_test, z, choice.alternative)[1:] for _ in range(TRIALS)], axis=0)
+    r = step("roi: correlate", reproducibility.correlate, *pair)
+    z = reproducibility.fisher_z(r + 0.01 * np.random.default_rng(0).standard_normal((segments, len(r))))
+    tested = np.min([timed(reproducibility.t_test, z, choice.alternative)[1:] for _ in range(TRIALS)], axis=0)
     return {name: np.sum(seconds, axis=0) for name, seconds in found.items()} | {"roi: t-test": tested}
 
 

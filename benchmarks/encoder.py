@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from mindreel.config import Optimizer
+from mindreel.device import device, precision
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import Attention, MaskedAutoencoder
 
@@ -116,7 +117,7 @@ def ours(model: MaskedAutoencoder, bold: torch.Tensor, where: torch.device) -> C
 
     def step() -> None:
         noise = torch.rand(len(bold), model.config["patches"], device=where)
-        with loop.precision(where):
+        with precision(where):
             loss = model(bold, RATIO, noise)
         loop.update(optimizer, loss, CFG, 1, "benchmark")
 
@@ -143,7 +144,7 @@ def naive(model: MaskedAutoencoder, bold: torch.Tensor) -> Callable:
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, float | str]:
     """Time one kind of step; runs in a process of its own."""
-    where = loop.device()
+    where = device()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     sizes = {"patch_size": 16, "width": options.width, "depth": options.depth, "heads": 16, "mlp_ratio": 1.0}

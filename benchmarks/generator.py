@@ -33,8 +33,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mindreel.config import Sampling
+from mindreel.device import device
 from mindreel.diffusion import sampler
-from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import VideoUNet, inflate
 from mindreel.stages import cotrain
@@ -50,7 +50,7 @@ def unfused(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, s
 
 def build(size: str, side: int) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ...], tuple[int, int]]:
     """A generator and a decoder; the shape (F, C, h, w) of a clip's latents and (L, D) of its condition."""
-    where = loop.device()
+    where = device()
     if size == "zoo":
         unet, vae = inflate(ZOO / "unet", "sparse-causal", "frames", True), sampler.load_vae(ZOO)
     else:
@@ -68,7 +68,7 @@ def build(size: str, side: int) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ..
 def run(variant: str, size: str, clips: int, batch: int, steps: int, side: int) -> dict:
     """Sample clips: seconds of denoising and of decoding, per clip; peak memory above what was there before (MiB)."""
     unet, vae, shape, (tokens, width) = build(size, side)
-    where, naive = loop.device(), variant == "naive"
+    where, naive = device(), variant == "naive"
     cuda = where.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
     cfg = Sampling(
@@ -139,9 +139,9 @@ def sampling(size: str, clips: int, batch: int, steps: int, side: int) -> None:
         )
         found[variant] = json.loads(done.stdout.splitlines()[-1])
     difference = np.abs(np.subtract(found["naive"]["means"], found["ours"]["means"])).max()
-    if loop.device().type == "cpu" and difference > 0.05:
+    if device().type == "cpu" and difference > 0.05:
         sys.exit(f"the variants disagree: mean grey levels of a clip differ by up to {difference}")
-    print(f"{size}, latents of {side} x {side}, {clips} clips, {steps} DDIM steps with guidance; {loop.device()}")
+    print(f"{size}, latents of {side} x {side}, {clips} clips, {steps} DDIM steps with guidance; {device()}")
     print(f"ours in batches of {batch}\n")
     print("| | clips per minute | ms per clip and step | ms to decode a clip | peak memory MiB |")
     print("| --- | --- | --- | --- | --- |")

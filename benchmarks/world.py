@@ -30,9 +30,9 @@ from mindreel.artifacts import load_array, load_table, save_array, save_table
 from mindreel.config import Config, Sampling, load
 from mindreel.dataset.sheet import Sheet
 from mindreel.diffusion import conditioning, sampler
-from mindreel.scoring import statistics
+from mindreel.scoring import clip_features, statistics
 from mindreel.small_world import drawing
-from mindreel.stages import features, metrics, sampling, targets
+from mindreel.stages import metrics, targets
 
 EXPERIMENT, SAMPLES, SEED = "mind-video", 2000, 0
 RECOGNISED = ("object", "colour", "motion")
@@ -133,7 +133,7 @@ def every_clip(at: World, subject: str, out: Path) -> dict[str, np.ndarray]:
             scheduler, vae = sampler.make_scheduler(at.model, cfg.scheduler), sampler.load_vae(at.model)
             batches = np.array_split(clips, range(cfg.batch_size, len(clips), cfg.batch_size))
             bar = tqdm(batches, desc=f"sub-{subject}: {name}", mininterval=2)
-            rows = [sampling.make_clips(source, vae, scheduler, batch, subject, 1, cfg) for batch in bar]
+            rows = [sampler.make_clips(source, vae, scheduler, batch, subject, 1, cfg) for batch in bar]
             save_array(file, np.concatenate(rows))
         found[name] = load_array(file)
 
@@ -181,7 +181,7 @@ class Eyes:
     def __init__(self, at: World):
         fetch = at.config.fetch
         folders = Path(fetch.image_classifier), Path(fetch.video_classifier), Path(fetch.clip)
-        self.networks = features.networks(*folders, None, at.config.features)
+        self.networks = clip_features.networks(*folders, None, at.config.features)
         self.known: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = {}  # with the clips, so that none takes an id
 
     def look(self, clips: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,6 @@ from mindreel.config import Config, load
 from mindreel.dataset.sheet import Sheet
 from mindreel.errors import InputError
 from mindreel.plan.experiments import owner
-from mindreel.stages.sampling import make_clips
 from mindreel.video import beside, check_suffix, write_film
 
 
@@ -88,4 +87,4 @@ def _make(parts: dict[str, Path], config: Config, experiment: str, subject: str,
     given = {name: path for name, path in parts.items() if name != "model"}
     source = conditioning.from_fmri(**given, encoder=settings.encoder, cfg=cfg)
     scheduler, vae = sampler.make_scheduler(model, cfg.scheduler), sampler.load_vae(model)
-    return make_clips(source, vae, scheduler, np.array([clip]), subject, take, cfg)[0]
+    return sampler.make_clips(source, vae, scheduler, np.array([clip]), subject, take, cfg)[0]

@@ -1,7 +1,7 @@
 """Look over a data set before anything is computed: one table of all that is wrong with it.
 
-The files' facts come from `mindreel.facts`; here is what follows from them. Errors would stop a stage sooner or later,
-or make its result worthless; warnings deserve a look. Before every plan the headers are checked (`before_plan`), which
+The files' facts come from `file_cache`; here is what follows from them. Errors would stop a stage sooner or later, or
+make its result worthless; warnings deserve a look. Before every plan the headers are checked (`before_plan`), which
 costs nothing where no file has changed; `mindreel check` looks at a thin slice of the data, too.
 """
 
@@ -17,8 +17,7 @@ from mindreel import config as configuration
 from mindreel.artifacts import save_table
 from mindreel.config import Config
 from mindreel.dataset import file_cache
-from mindreel.dataset.file_cache import Item
-from mindreel.dataset.sheet import Sheet, by_subject
+from mindreel.dataset.sheet import Item, Sheet, by_subject
 from mindreel.errors import InputError
 
 SHOWN = 20  # findings listed before a plan; all of them stand in the table

@@ -1,6 +1,6 @@
 """What the files of a data set say about themselves, each read once and kept by its size and time of change.
 
-Facts are plain values (JSON); what follows from them is `mindreel.check`'s affair. Headers are enough for most; a thin
+Facts are plain values (JSON); what follows from them is `dataset.check`'s affair. Headers are enough for most; a thin
 slice of the data shows values that are not finite, constant runs and copies.
 """
 
@@ -8,19 +8,11 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 from mindreel.artifacts import save_json
+from mindreel.dataset.sheet import Item
 
 VERSION = 1  # of what is kept: raise it whenever facts change, so that older ones are read again
-
-
-class Item(NamedTuple):
-    """A file of the data set."""
-
-    kind: str  # raw, mni, cifti, t1w, movie, sidecar
-    name: str  # "sub-1/seg1_2", "sub-1", "seg1"
-    path: str
 
 
 def read(items: list[Item], cache: Path, sample: bool) -> dict[str, dict]:

@@ -1,6 +1,6 @@
 """One file of a data set -> what it says about itself: header, and a thin slice of the data.
 
-Used by `mindreel.facts`, which keeps the answers.
+Used by `dataset.file_cache`, which keeps the answers.
 """
 
 import gzip
@@ -16,7 +16,7 @@ import numpy as np
 
 from mindreel.brain import cifti, surface
 from mindreel.dataset import deidentify
-from mindreel.dataset.file_cache import Item
+from mindreel.dataset.sheet import Item
 from mindreel.errors import InputError
 
 COLUMNS = 64  # grayordinates looked at per CIFTI run, spread over the cortex

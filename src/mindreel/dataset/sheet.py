@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -9,6 +10,14 @@ from mindreel.config import Config
 from mindreel.errors import InputError
 
 COLUMNS = ("subject", "segment", "split", "repeat", "volumes", "source", "exclude")
+
+
+class Item(NamedTuple):
+    """A file of the data set."""
+
+    kind: str  # raw, mni, cifti, t1w, movie, sidecar
+    name: str  # "sub-1/seg1_2", "sub-1", "seg1"
+    path: str
 
 
 class Sheet:

@@ -9,9 +9,9 @@ import torch
 
 from mindreel.artifacts import load_array
 from mindreel.config import Encoder, Sampling
+from mindreel.device import device
 from mindreel.diffusion import objective
 from mindreel.errors import InputError
-from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 from mindreel.networks.video_unet import VideoUNet
 
@@ -51,7 +51,7 @@ def from_fmri(
     empty : the targets folder of any segment: empty.npy, and the shape of its latents
     control : fmri; shuffled: each clip gets another clip's fMRI (`derangement`); mean: every clip gets the mean fMRI
     """
-    where = loop.device()
+    where = device()
     brain = FmriEncoder.from_pretrained(Path(cotrained) / "encoder").to(where).requires_grad_(False)
     unet = VideoUNet.from_pretrained(Path(cotrained) / "unet").to(where).requires_grad_(False)
     null = torch.from_numpy(np.array(load_array(Path(empty) / "empty.npy"), np.float32)).to(where)
@@ -90,7 +90,7 @@ def from_captions(generator: Path, targets: list[Path], cfg: Sampling) -> Source
     generator : folder of stage generator
     targets : the test segments' folders of stage targets
     """
-    where = loop.device()
+    where = device()
     unet = VideoUNet.from_pretrained(generator).to(where).requires_grad_(False)
     told = objective.Clips(targets, unet)
 

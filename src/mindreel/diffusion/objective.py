@@ -14,9 +14,9 @@ import torch
 from diffusers import DDPMScheduler, SchedulerMixin
 from torch.nn import functional as F
 
+from mindreel import distributed
 from mindreel.artifacts import load_array
 from mindreel.errors import InputError
-from mindreel.learning import loop
 from mindreel.networks.video_unet import VideoUNet
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -121,7 +121,7 @@ def replace_some(
     -------
     (B, L, D)
     """
-    replaced = loop.own_rows(lambda count: torch.from_numpy(rng.random(count) < probability), len(states))
+    replaced = distributed.own_rows(lambda count: torch.from_numpy(rng.random(count) < probability), len(states))
     replaced = replaced.to(states.device)
     return torch.where(replaced[:, None, None], empty, states)
 
@@ -173,8 +173,8 @@ def objective(
     """
     batch, *shape = latents.shape
     where, last = latents.device, scheduler.config.num_train_timesteps
-    noise = loop.own_rows(lambda count: clip_noise((count, *shape), noise_beta, device=where), batch)
-    timesteps = loop.own_rows(lambda count: torch.randint(last, (count,), device=where), batch)
+    noise = distributed.own_rows(lambda count: clip_noise((count, *shape), noise_beta, device=where), batch)
+    timesteps = distributed.own_rows(lambda count: torch.randint(last, (count,), device=where), batch)
     predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, states)
     match scheduler.config.prediction_type:
         case "epsilon":

@@ -17,9 +17,10 @@ import torch
 from diffusers import AutoencoderKL, SchedulerMixin
 
 from mindreel.config import Sampling
+from mindreel.device import precision
 from mindreel.diffusion import objective
+from mindreel.diffusion.conditioning import Source
 from mindreel.errors import InputError
-from mindreel.learning import loop
 from mindreel.networks.pretrained import frozen
 from mindreel.networks.video_unet import VideoUNet
 
@@ -83,6 +84,27 @@ def clip_generator(seed: int, subject: str, clip: int, take: int = 1) -> torch.G
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
+def make_clips(
+    source: Source,
+    vae: AutoencoderKL,
+    scheduler: SchedulerMixin,
+    clips: np.ndarray,
+    subject: str,
+    take: int,
+    cfg: Sampling,
+) -> np.ndarray:
+    """Sample clips by their numbers (B,): frames (B, F, H, W, 3) uint8."""
+    noise = [clip_generator(cfg.seed, subject, clip, take) for clip in clips]
+    with torch.inference_mode():
+        positive = source.states(clips)
+
+        def prediction(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            return predict(source.unet, latents, timestep, positive, source.negative, cfg.guidance_scale)
+
+        latents = denoise(prediction, scheduler, source.shape, noise, cfg, positive.device)
+        return decode(vae, latents)
+
+
 def predict(
     unet: VideoUNet,
     latents: torch.Tensor,
@@ -104,7 +126,7 @@ def predict(
     -------
     (B, F, C, h, w) float32
     """
-    with loop.precision(latents.device):
+    with precision(latents.device):
         if negative is None:
             return unet(latents, timestep, positive).float()
         states = torch.cat([negative.expand_as(positive), positive])

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from mindreel.learning.loop import device, precision
+from mindreel.device import device, precision
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 
 

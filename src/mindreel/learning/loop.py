@@ -1,136 +1,32 @@
-"""What the four training loops share: schedule, seeding, optimiser, resume files, history, device, several processes.
+"""What the four training loops share: schedule, seeding, optimiser, resume files, history.
 
 A step's random numbers depend on (seed, step) only, so that a killed and restarted training sees the same
 batches and noise as one that ran through.
 
-Under a launcher (torchrun, accelerate) that starts R processes, every process draws the whole global batch with all its
-random numbers, takes its R-th of the rows (`share`, `own_rows`, `Dropout`) and runs them through `parallel(model)`: the
-gradients, and so the training, are those of one process with the whole batch. A loss over pairs of the batch first
-`gather`s what it needs.
+On several processes a training is the same (`mindreel.distributed`).
 """
 
-import atexit
 import hashlib
 import math
-import os
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import distributed, nn
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 from tqdm import tqdm
 
+from mindreel import distributed
 from mindreel.config import Optimizer
 from mindreel.errors import InputError
 from mindreel.learning import resume
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: asked to stop, state saved, run again
 HISTORY_ROWS = 500  # about so many rows per training
-PATIENCE = timedelta(hours=2)  # how long processes wait for each other
-
-
-def processes() -> int:
-    """How many processes train together; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def number() -> int:
-    """This process's number, from 0; the first one writes the files."""
-    return int(os.environ.get("RANK", "0")) if processes() > 1 else 0
-
-
-def device() -> torch.device:
-    """This process's GPU, else the CPU; under a launcher it joins the other processes."""
-    cuda = torch.cuda.is_available()
-    if processes() == 1:
-        return torch.device("cuda" if cuda else "cpu")
-    where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
-    if not distributed.is_initialized():
-        if cuda:
-            torch.cuda.set_device(where)
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
-        atexit.register(distributed.destroy_process_group)
-    return where
-
-
-def share(batch_size: int) -> slice:
-    """The rows of the global batch that this process takes."""
-    own, rest = divmod(batch_size, processes())
-    if rest:
-        raise InputError(
-            f"a batch of {batch_size} cannot be shared evenly by {processes()} processes: "
-            "choose a number of GPUs that divides it, or another optimizer.batch_size"
-        )
-    return slice(number() * own, (number() + 1) * own)
-
-
-def parallel(module: nn.Module) -> nn.Module:
-    """The module to call in a training step: several processes average its gradients; their means over rows are equal.
-
-    Save and restore the module itself, not this one.
-    """
-    if processes() == 1:
-        return module
-    here = [device()] if device().type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=here, forward_sync_buffers=False)
-
-
-def own_rows(draw: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
-    """Of what `draw(N)` makes for the N samples of the global batch, the rows of this process, which has `count`."""
-    batch_size = count * processes()
-    return draw(batch_size)[share(batch_size)]
-
-
-class Dropout(nn.Dropout):
-    """Dropout of this process's rows (N, ...) by masks that are drawn for the global batch."""
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Same shape."""
-        if processes() == 1 or not self.training:
-            return super().forward(rows)
-        return rows * own_rows(lambda count: F.dropout(rows.new_ones(count, *rows.shape[1:]), self.p), len(rows))
-
-
-def gather(rows: torch.Tensor) -> torch.Tensor:
-    """The global batch from each process's rows (N, ...) -> (N processes, ...); gradients flow back to their process.
-
-    Each process computes the same loss of the whole batch from it, and `parallel` divides the sum of their gradients by
-    the number of processes: what remains is the gradient of that loss.
-    """
-    return rows if processes() == 1 else _Gather.apply(rows)
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(rows) for _ in range(processes())]
-        distributed.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.contiguous()
-        distributed.all_reduce(gradient)
-        return gradient[share(len(gradient))]
-
-
-def average(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a detached tensor over all processes."""
-    value = value.detach()
-    if processes() > 1:
-        value = value.clone()
-        distributed.all_reduce(value)
-        value /= processes()
-    return value
 
 
 def room(where: torch.device) -> int:
@@ -154,18 +50,6 @@ def fetcher(data: np.ndarray, where: torch.device) -> Callable[[np.ndarray], tor
     for start in range(0, len(data), 4096):
         kept[start : start + 4096] = torch.from_numpy(np.array(data[start : start + 4096]))
     return lambda rows: kept[torch.from_numpy(rows).to(where)].float()
-
-
-def precision(where: torch.device, kind: str = "auto") -> AbstractContextManager:
-    """What forward and backward passes compute in (as `cotrain.precision`); weights stay float32.
-
-    Parameters
-    ----------
-    kind : "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU, float32 without.
-    """
-    if kind == "auto":
-        kind = "bfloat16" if where.type == "cuda" else "float32"
-    return torch.autocast(where.type, torch.bfloat16) if kind == "bfloat16" else nullcontext()
 
 
 def step_rng(seed: int, step: int) -> np.random.Generator:
@@ -221,7 +105,7 @@ def update(
     FloatingPointError
         With the step and the samples, in all processes alike.
     """
-    whole = average(loss)
+    whole = distributed.average(loss)
     samples = "" if batch is None else f" (samples {', '.join(str(sample) for sample in batch)})"
     advice = "look at these samples, lower the learning rate or clip_grad"
     if not torch.isfinite(whole):
@@ -276,7 +160,7 @@ class Run:
         self._check_start()
         self.stopping = False
         self.events = None
-        if number() == 0:
+        if distributed.rank() == 0:
             for half in self.file.parent.glob(f".*.{self.file.name}"):  # of a process that was killed while saving
                 half.unlink()
 
@@ -287,7 +171,7 @@ class Run:
         saved = time.monotonic()
         total = self.cfg.steps
         try:
-            shown = {"desc": what, "unit": "step", "mininterval": 2, "disable": number() > 0}
+            shown = {"desc": what, "unit": "step", "mininterval": 2, "disable": distributed.rank() > 0}
             self.bar = tqdm(range(self.start, total), initial=self.start, total=total, **shown)
             for step in self.bar:
                 yield step
@@ -324,37 +208,31 @@ class Run:
 
     def finish(self) -> None:
         """Remove the resume files: the training's artifact is in place."""
-        if number() == 0:
+        if distributed.rank() == 0:
             resume.remove(self.file)
 
     def _all_stopping(self) -> bool:
         """Whether any process was asked to stop; the same answer in all of them."""
-        if processes() == 1:
-            return self.stopping
-        asked = torch.tensor(float(self.stopping))
-        distributed.all_reduce(asked, distributed.ReduceOp.MAX)
-        return bool(asked)
+        return bool(distributed.largest(torch.tensor(float(self.stopping))))
 
     def _check_start(self) -> None:
-        if processes() > 1:
-            bounds = torch.tensor([self.start, -self.start])
-            distributed.all_reduce(bounds, distributed.ReduceOp.MAX)
-            if bounds[0] != -bounds[1]:
-                raise InputError(
-                    f"{self.file}: some processes would go on from step {bounds[0]}, others from {-bounds[1]}; "
-                    "all must see the same scratch folder: put it on a shared disk, or empty it"
-                )
+        bounds = distributed.largest(torch.tensor([self.start, -self.start]))
+        if bounds[0] != -bounds[1]:
+            raise InputError(
+                f"{self.file}: some processes would go on from step {bounds[0]}, others from {-bounds[1]}; "
+                "all must see the same scratch folder: put it on a shared disk, or empty it"
+            )
 
     def _on_sigterm(self, *_: object) -> None:
         self.stopping = True
 
     def _save(self, step: int) -> None:
-        if number() == 0:
+        if distributed.rank() == 0:
             state = {"step": step, "identity": self.identity, "history": self.history}
             resume.save(self.file, self.modules, self.optimizer, state)
 
     def _open_events(self) -> None:
-        if number() > 0:
+        if distributed.rank() > 0:
             return
         from tensorboardX import SummaryWriter
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mindreel.learning import loop
+from mindreel.device import precision
 from mindreel.networks.fmri_encoder import FmriEncoder
 
 AT_ONCE = 64  # windows
@@ -52,7 +52,7 @@ def held_out(
     parts = []
     for start in range(0, len(clips), AT_ONCE):
         window = windows(clips[start : start + AT_ONCE])
-        with loop.precision(window.device):
+        with precision(window.device):
             parts.append(model.pool(model(window)))
     model.train()
     fmri = F.normalize(torch.cat(parts).float(), dim=1)

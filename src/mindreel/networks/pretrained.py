@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from mindreel.device import device
 from mindreel.errors import InputError
-from mindreel.learning.loop import device
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

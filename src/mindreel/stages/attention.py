@@ -17,9 +17,9 @@ import torch
 from mindreel.artifacts import atomic, load_array, load_table, save_array, save_table
 from mindreel.brain import surface
 from mindreel.config import Attention, Encoder
+from mindreel.device import device
 from mindreel.errors import InputError
 from mindreel.learning import integrated_gradients
-from mindreel.learning.loop import device
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 
 STAGES = ("mbm", "contrastive", "cotrain")

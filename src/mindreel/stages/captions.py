@@ -82,7 +82,7 @@ def unique_frames(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _transformers(model: Path, cfg: Captions) -> Captioner:
     from transformers import BertTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
-    from mindreel.learning.loop import device
+    from mindreel.device import device
     from mindreel.networks.pretrained import frozen, processor
 
     tokenizer = processor(BertTokenizer, model, "captioner")

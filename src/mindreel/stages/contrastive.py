@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mindreel import distributed
 from mindreel.artifacts import atomic, save_table
 from mindreel.config import Contrastive, Encoder, SelfContrast
+from mindreel.device import device, precision
 from mindreel.errors import InputError
 from mindreel.learning import loop, retrieval
 from mindreel.learning.contrastive_pairs import Pairs, draw_batch, draw_views, duplicates, held_out_targets, open_pairs
@@ -57,36 +59,36 @@ def train(
             f"contrastive.self_contrast: volumes are interpolated from others of a window, found encoder.window "
             f"{encoder.window}; make it 2 or more, or interpolate_weight 0"
         )
-    where = loop.device()
+    where = device()
     pairs = open_pairs(bold, targets, frames, encoder, cfg, where)
     torch.manual_seed(cfg.seed)
     model = FmriEncoder.from_mbm(mbm, encoder, pairs.voxels, cfg.dropout).to(where).train()
-    model.head.dropout = loop.Dropout(cfg.dropout)
+    model.head.dropout = distributed.Dropout(cfg.dropout)
     scale = Scale().to(where)
     optimizer = loop.adamw({model: 1.0, scale: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json(exclude={"optimizer"}) + encoder.model_dump_json()
     settings += loop.stamp(mbm, bold, *targets, *frames)
     run = loop.Run(scratch, {"encoder": model, "scale": scale}, optimizer, cfg.optimizer, settings)
     batch_size = min(cfg.optimizer.batch_size, len(pairs.learned))
-    mine, parallel, factor = loop.share(batch_size), loop.parallel(model), loop.parallel(scale)
+    mine, parallel, factor = distributed.share(batch_size), distributed.parallel(model), distributed.parallel(scale)
     for step in run.steps("contrastive"):
         rng = loop.step_rng(cfg.seed, step)
         clips = draw_batch(pairs.similar, pairs.learned, batch_size, rng)  # (B,)
         window = sparsify(pairs.windows(clips), cfg.sparsify, rng)[mine]  # (B / processes, W, V)
         seen = pairs.embeddings(draw_views(clips, pairs.views, cfg.crop_probability, rng))  # (B, D) each
         ignored = duplicates(pairs.similar, clips).to(where)  # (B, B)
-        with loop.precision(where):
+        with precision(where):
             embedding = model.pool(embed(parallel, window, cfg.self_contrast))
-        embedding = loop.gather(F.normalize(embedding.float(), dim=1))  # (B or 3 B, D)
+        embedding = distributed.gather(F.normalize(embedding.float(), dim=1))  # (B or 3 B, D)
         loss = objective(embedding, seen, factor(), ignored, cfg.self_contrast)
         loss = loop.update(optimizer, loss, cfg.optimizer, step, "contrastive", clips)
         look = len(pairs.held_out) > 0 and run.due(step, max(1, cfg.optimizer.steps // LOOKS))
         if run.due(step) or look:
             values = {"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "scale": scale().item()}
-            if look and loop.number() == 0:  # the others need not look
+            if look and distributed.rank() == 0:  # the others need not look
                 values |= look_for_held_out(model, pairs, cfg.similarity_limit, where)
             run.log(step, **values)
-    if loop.number() == 0:
+    if distributed.rank() == 0:
         with atomic(out) as folder:
             model.save_pretrained(folder)
             save_table(folder / "history.tsv", run.table())
@@ -152,7 +154,7 @@ def mask(embedded: torch.Tensor, share: float) -> torch.Tensor:
     embedded : (B, W, P, D), this process's rows.
     """
     _, _, patches, width = embedded.shape
-    order = loop.own_rows(
+    order = distributed.own_rows(
         lambda count: torch.rand(count, patches, width, device=embedded.device).argsort(-1), len(embedded)
     )
     return embedded * (order >= int(share * width))[:, None]
@@ -168,7 +170,7 @@ def interpolate(embedded: torch.Tensor, share: float) -> torch.Tensor:
         volumes is one of them in two thirds of the windows).
     """
     window = embedded.shape[1]
-    drawn = loop.own_rows(lambda n: torch.rand(n, window + 1, device=embedded.device), len(embedded))
+    drawn = distributed.own_rows(lambda n: torch.rand(n, window + 1, device=embedded.device), len(embedded))
     order, count = drawn[:, 1:].argsort(1), (share * window + drawn[:, :1]).floor()
     place = torch.arange(window, device=embedded.device)
     weight = 1 - (place[:, None] - place).abs() / window - torch.eye(window, device=embedded.device)

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
 from mindreel.config import Cotrain, Encoder
+from mindreel.device import device, precision
 from mindreel.diffusion import objective
 from mindreel.errors import InputError
 from mindreel.learning import loop
@@ -32,7 +34,7 @@ def train(
     (its scheduler/ is used), `bold` the subject's train.npy (S, T, V), `targets` the S segments' folders in that
     order. `out` becomes a folder: encoder/, unet/, history.tsv.
     """
-    where, window = loop.device(), (encoder_settings.window, encoder_settings.shift)
+    where, window = device(), (encoder_settings.window, encoder_settings.shift)
     scheduler = objective.training_scheduler(model)
     series = load_array(bold)
     brain, unet = FmriEncoder.from_pretrained(encoder), VideoUNet.from_pretrained(generator)
@@ -47,20 +49,24 @@ def train(
     settings += loop.stamp(encoder, generator, bold, *targets)
     run = loop.Run(scratch, {"encoder": brain, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
     empty = clips.empty.to(where)
-    mine, encode, denoise = loop.share(cfg.optimizer.batch_size), loop.parallel(brain), loop.parallel(unet)
+    mine, encode, denoise = (
+        distributed.share(cfg.optimizer.batch_size),
+        distributed.parallel(brain),
+        distributed.parallel(unet),
+    )
     for step in run.steps("cotrain"):
         rng = loop.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
         seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng)  # (B, W, V)
         seen = forget(seen, cfg.mean_dropout, rng)[mine].to(where)
         latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
-        with loop.precision(where, cfg.precision):
+        with precision(where, cfg.precision):
             tokens = objective.replace_some(encode(seen), empty, cfg.condition_dropout, rng)  # (B / processes, L, D)
             loss = objective.objective(denoise, scheduler, latents, tokens, cfg.noise_beta)
         loss = loop.update(optimizer, loss, cfg.optimizer, step, "cotrain", segment * clips.volumes + volume)
         if run.due(step):
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[-1]["lr"])
-    if loop.number() == 0:
+    if distributed.rank() == 0:
         with atomic(out) as folder:
             brain.save_pretrained(folder / "encoder")
             unet.save_pretrained(folder / "unet")

@@ -7,8 +7,10 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from mindreel import distributed
 from mindreel.artifacts import atomic, save_table
 from mindreel.config import Generator, Sampling
+from mindreel.device import device, precision
 from mindreel.diffusion import objective, sampler
 from mindreel.learning import loop
 from mindreel.networks.video_unet import VideoUNet, inflate
@@ -24,7 +26,7 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
     `targets` the training segments' folders, `out` becomes a folder: the video UNet, history.tsv, and samples.png:
     a few training clips as the VAE shows them, and below each what the tuned UNet makes of its caption.
     """
-    where = loop.device()
+    where = device()
     scheduler = objective.training_scheduler(model)
     vae = sampler.load_vae(model)
     torch.manual_seed(cfg.seed)  # of the new temporal attention
@@ -35,19 +37,19 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
     settings = cfg.model_dump_json() + loop.stamp(model, *targets)
     run = loop.Run(scratch, {"unet": unet.trained()}, optimizer, cfg.optimizer, settings)
     empty = clips.empty.to(where)
-    mine, parallel = loop.share(cfg.optimizer.batch_size), loop.parallel(unet)
+    mine, parallel = distributed.share(cfg.optimizer.batch_size), distributed.parallel(unet)
     for step in run.steps("generator"):
         rng = loop.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
         latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
         states = clips.gather(clips.states, segment[mine], volume[mine]).to(where)  # (B / processes, L, D)
         states = objective.replace_some(states, empty, cfg.condition_dropout, rng)
-        with loop.precision(where):
+        with precision(where):
             loss = objective.objective(parallel, scheduler, latents, states, cfg.noise_beta, cfg.min_snr_gamma)
         loss = loop.update(optimizer, loss, cfg.optimizer, step, "generator", segment * clips.volumes + volume)
         if run.due(step):
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
-    if loop.number() == 0:
+    if distributed.rank() == 0:
         with atomic(out) as folder:
             unet.save_pretrained(folder)
             save_table(folder / "history.tsv", run.table())
@@ -63,7 +65,7 @@ def sample_sheet(
 
     The true clips went through the VAE, so that what differs between two rows is the generator's.
     """
-    where = loop.device()
+    where = device()
     chosen = np.linspace(0, len(clips) - 1, min(SHEET_CLIPS, len(clips))).astype(int)
     place = np.divmod(chosen, clips.volumes)
     true = clips.gather(clips.latents, *place).to(where)  # (B, F, C, h, w)

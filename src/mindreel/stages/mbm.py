@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
 from mindreel.brain.hcp_segments import Segments, open_segments
 from mindreel.config import DoubleContrast, Mbm, Pretrain
+from mindreel.device import device, precision
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import MaskedAutoencoder
@@ -101,7 +103,7 @@ class DoubleContrastive(nn.Module):
         first, second = both.float().chunk(2)  # (B, P, patch size)
         views = [(view * self.model.real).flatten(1) for view in (first, second, self.model.patches(bold))]
         with torch.autocast(bold.device.type, enabled=False):  # similarities over a small temperature
-            restored, other, original = (loop.gather(F.normalize(view.float(), dim=1)) for view in views)
+            restored, other, original = (distributed.gather(F.normalize(view.float(), dim=1)) for view in views)
             cross = contrast(restored, other, self.cfg.temperature)
             itself = contrast(restored, original, self.cfg.temperature)
         masked = self.model.masked_error(bold, first, removed[: len(bold)])
@@ -128,28 +130,28 @@ def _fit(
     compiled: bool = False,
 ) -> None:
     """The loop: bold (N, V) -> a model folder."""
-    where = loop.device()
+    where = device()
     model.to(where).train()
     optimizer = loop.adamw({model: 1.0}, cfg.optimizer)
     run = loop.Run(scratch, {"model": model}, optimizer, cfg.optimizer, settings)
     objective, masks = model, (model.config["patches"],)
     if cfg.double_contrast is not None:
         objective, masks = DoubleContrastive(model, cfg.double_contrast), (2, *masks)
-    objective = loop.parallel(objective)
+    objective = distributed.parallel(objective)
     objective = torch.compile(objective) if compiled else objective
     batch_size = min(cfg.optimizer.batch_size, len(bold))
-    mine, fetch = loop.share(batch_size), loop.fetcher(bold, where)
+    mine, fetch = distributed.share(batch_size), loop.fetcher(bold, where)
     for step in run.steps(what):
         rng = loop.step_rng(cfg.seed, step)
         rows = rng.choice(len(bold), batch_size, replace=False)
         batch = mix(fetch(rows), cfg.mix_share, rng)  # (B, V)
         noise = torch.rand(batch_size, *masks, device=where)  # (B, [2,] P)
-        with loop.precision(where):
+        with precision(where):
             loss = objective(batch[mine], cfg.mask_ratio, noise[mine])
         loss = loop.update(optimizer, loss, cfg.optimizer, step, what, rows)
         if run.due(step):
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
-    if loop.number() == 0:
+    if distributed.rank() == 0:
         with atomic(out) as folder:
             model.save_pretrained(folder)
             save_table(folder / "history.tsv", run.table())

@@ -5,7 +5,8 @@ from pathlib import Path
 from mindreel import artifacts
 from mindreel.config import load
 from mindreel.dataset import clip_folders
-from mindreel.stages import features, metrics
+from mindreel.scoring import clip_features
+from mindreel.stages import metrics
 
 
 def folder(
@@ -50,8 +51,8 @@ def folder(
     shown = clip_folders.read_folder(pred)
     truth, shown = clip_folders.halves(shown) if true is None else (clip_folders.read_folder(true), shown)
     arrays = dict(zip(("pred", "true"), clip_folders.matched(shown, truth), strict=True))
-    found = features.networks(image_classifier, video_classifier, clip, diffusion, cfg.features)
-    made, seen = (metrics.Clips(array, features.describe(array, found, cfg.features)) for array in arrays.values())
+    found = clip_features.networks(image_classifier, video_classifier, clip, diffusion, cfg.features)
+    made, seen = (metrics.Clips(array, clip_features.describe(array, found, cfg.features)) for array in arrays.values())
     index = metrics.number(["true"], [arrays["true"]], cfg.metrics.scene_cut)
     labels = {name: network.labels for name, network in found.items() if network.labels}
     metrics.write(out, {"pred": made}, seen, index, labels, workers, cfg.metrics)

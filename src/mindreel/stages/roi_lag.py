@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from mindreel.artifacts import atomic, load_array, save_table
+from mindreel.brain.reproducibility import correlate
 from mindreel.errors import InputError
 from mindreel.reporting import style
-from mindreel.stages.roi import correlate
 
 LONGEST_S = 12.0  # a haemodynamic response is over by then
 FOLDS = 6  # of the training segments, at most

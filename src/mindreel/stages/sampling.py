@@ -19,7 +19,6 @@ from mindreel.video import beside, write_mp4
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, SchedulerMixin
 
     from mindreel.diffusion.conditioning import Source
 
@@ -123,33 +122,8 @@ def _sample(
     settings = {"cfg": own, "subject": subject, "control": control, "take": take, "clips": clips.tolist(), **settings}
     partial = Partial(scratch / out.name, shape, settings)
     for rows in partial.batches(cfg.batch_size):
-        partial.write(rows, make_clips(source, vae, scheduler, clips[rows], subject, take, cfg))
+        partial.write(rows, sampler.make_clips(source, vae, scheduler, clips[rows], subject, take, cfg))
     partial.finish(out)
-
-
-def make_clips(
-    source: "Source",
-    vae: "AutoencoderKL",
-    scheduler: "SchedulerMixin",
-    clips: np.ndarray,
-    subject: str,
-    take: int,
-    cfg: Sampling,
-) -> np.ndarray:
-    """Sample clips by their numbers (B,): frames (B, F, H, W, 3) uint8."""
-    import torch
-
-    from mindreel.diffusion import sampler
-
-    noise = [sampler.clip_generator(cfg.seed, subject, clip, take) for clip in clips]
-    with torch.inference_mode():
-        positive = source.states(clips)
-
-        def prediction(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            return sampler.predict(source.unet, latents, timestep, positive, source.negative, cfg.guidance_scale)
-
-        latents = sampler.denoise(prediction, scheduler, source.shape, noise, cfg, positive.device)
-        return sampler.decode(vae, latents)
 
 
 class Partial:

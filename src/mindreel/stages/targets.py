@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from mindreel import artifacts
 from mindreel.config import Targets
+from mindreel.device import device
 from mindreel.errors import InputError
-from mindreel.learning.loop import device
 from mindreel.networks.pretrained import frozen, processor
 
 CROP_AREA = (0.6, 1.0)  # (choice) smallest and largest share of the picture that a random crop keeps

@@ -14,7 +14,9 @@ import yaml
 from tensorboardX.proto import event_pb2
 from torch import nn
 
+from mindreel import distributed
 from mindreel.config import Optimizer
+from mindreel.device import precision
 from mindreel.errors import InputError
 from mindreel.learning import loop
 
@@ -210,15 +212,15 @@ def test_killed_without_warning_at_random_moments_ends_the_same(tmp_path: Path, 
 
 
 def test_batch_shares_make_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert loop.share(5) == slice(0, 5)
+    assert distributed.share(5) == slice(0, 5)
     monkeypatch.setenv("WORLD_SIZE", "3")
     shares = []
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
-        shares += range(12)[loop.share(12)]
+        shares += range(12)[distributed.share(12)]
     assert shares == list(range(12))
     with pytest.raises(InputError, match="batch of 10 cannot be shared evenly by 3 processes"):
-        loop.share(10)
+        distributed.share(10)
 
 
 @pytest.mark.parametrize("room", [0, 10**6])
@@ -268,7 +270,7 @@ def test_a_stopped_training_is_tried_again(root: Path) -> None:
 @pytest.mark.parametrize(("kind", "dtype"), [("auto", torch.float32), ("float32", None), ("bfloat16", torch.bfloat16)])
 def test_precision(kind: str, dtype: torch.dtype | None) -> None:
     a = torch.ones(2, 2)
-    with loop.precision(torch.device("cpu"), kind):
+    with precision(torch.device("cpu"), kind):
         assert (a @ a).dtype == (dtype or torch.float32)
 
 

@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_diffusion import ENCODER, TOKENS, VOXELS, WIDTH, bold, optimizer, stable_diffusion, targets
-from torch import distributed
 
+from mindreel import distributed
 from mindreel.config import Contrastive, Cotrain, DoubleContrast, Generator, Mbm, Pretrain, SelfContrast
-from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import inflate
 from mindreel.stages import contrastive, cotrain, generator, mbm
@@ -94,7 +93,7 @@ def as_process(rank: int, port: int, inputs: Path, out: Path) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {key: str(value) for key, value in place.items()}
     train_all(inputs, out)
-    distributed.destroy_process_group()
+    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def test_two_processes_train_like_one(name: str, results: dict[str, Path]) -> No
 
 
 def test_dropout_of_two_processes_is_that_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, dropout = torch.randn(8, 5), loop.Dropout(0.5)
+    rows, dropout = torch.randn(8, 5), distributed.Dropout(0.5)
     torch.manual_seed(0)
     whole = dropout(rows)
     parts = []
@@ -140,6 +139,6 @@ def test_dropout_of_two_processes_is_that_of_one(monkeypatch: pytest.MonkeyPatch
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
         torch.manual_seed(0)
-        parts.append(dropout(rows[loop.share(8)]))
+        parts.append(dropout(rows[distributed.share(8)]))
     assert torch.equal(torch.cat(parts), whole) and (whole == 0).any()
     assert torch.equal(dropout.eval()(rows), rows)

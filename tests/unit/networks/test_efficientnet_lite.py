@@ -14,8 +14,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from mindreel.config import Features
 from mindreel.errors import InputError
 from mindreel.networks.efficientnet_lite import PACKAGE, convert
+from mindreel.scoring.clip_features import networks
 from mindreel.stages import fetch
-from mindreel.stages.features import networks
 
 # Logits of efficientnet-lite-pytorch 0.1.0 with these weights: the best four classes, and one that is far from it
 CAT = {282: 9.2474, 285: 9.1420, 281: 8.4036, 287: 5.9197, 0: -0.5618}

@@ -12,12 +12,12 @@ import scipy.signal
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ParcelsAxis, SeriesAxis
 from scipy.spatial.transform import Rotation
 
-from mindreel.brain import registration, slice_timing, surface
+from mindreel.brain import registration, reproducibility, slice_timing, surface
 from mindreel.cli import main
 from mindreel.config import Bold, Registration
 from mindreel.errors import InputError
 from mindreel.small_world import scanner
-from mindreel.stages import bold, roi
+from mindreel.stages import bold
 
 VOLUMES = 12
 HEAD = registration.rigid(np.array([4.0, -6, 3]), np.array([0.08, -0.03, 0.05]), np.zeros(3)) @ np.diag(
@@ -548,7 +548,7 @@ def test_a_raw_subject_against_the_truth(tmp_path, cfg):
             for kind, values in {"known": np.stack(known), "cifti": series}.items():
                 cleaned[kind].append(bold.standardise(values[1:-4], 2, 1e-6)[0])
         for kind, runs in cleaned.items():
-            maps[kind].append(roi.fisher_z(roi.correlate(*runs)))
+            maps[kind].append(reproducibility.fisher_z(reproducibility.correlate(*runs)))
     mean = {kind: np.mean(z, axis=0) for kind, z in maps.items()}
     seen = np.isfinite(list(mean.values())).all(axis=0)
     assert seen.mean() > 0.98

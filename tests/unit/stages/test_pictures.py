@@ -115,7 +115,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(scans, monkeypatch):
         if name == "runs":
             raise OSError("disk full")
 
-    monkeypatch.setattr(pictures.plots, "save_print", fail)
+    monkeypatch.setattr(pictures.style, "save_print", fail)
     with pytest.raises(OSError, match="disk full"):
         pictures.quality(**paths, out=folder / "out")
     assert not list(folder.glob("*out*"))

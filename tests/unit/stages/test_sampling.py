@@ -237,7 +237,7 @@ def test_mean_fmri_pushed_away_from_itself_is_unguided(inputs, run):
     model = inputs["model"]
     scheduler, vae = sampler.make_scheduler(model, "DDIMScheduler"), sampler.load_vae(model)
     whole = dataclasses.replace(source, negative=mean)
-    expected = sampling.make_clips(whole, vae, scheduler, np.arange(VOLUMES), "1", 1, settings())
+    expected = sampler.make_clips(whole, vae, scheduler, np.arange(VOLUMES), "1", 1, settings())
     assert_same_clips(guided, expected)
 
 
