@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from mindreel.config import Optimizer
-from mindreel.device import device, precision
+from mindreel.device import precision, this_device
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import Attention, MaskedAutoencoder
 
@@ -79,20 +79,20 @@ def forward_flops(model: MaskedAutoencoder, batch: int, encoded: int) -> float:
     return batch * (embed + encoder + between + decoder + predict)
 
 
-def peak_flops(where: torch.device) -> tuple[float, str]:
+def peak_flops(device: torch.device) -> tuple[float, str]:
     """What the device can do, and where the number comes from."""
-    if where.type == "cuda":
-        name = torch.cuda.get_device_name(where)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
         known = [rate for key, rate in BF16_FLOPS.items() if key in name]
         return (known[0], f"{name}, data sheet") if known else (float("nan"), f"{name}, not in BF16_FLOPS")
     a, b = torch.randn(2, 2048, 2048)
-    _, seconds = timed(lambda: a @ b, 3, where)
+    _, seconds = timed(lambda: a @ b, 3, device)
     return 2 * 2048**3 / seconds, f"float32 matrix product, {torch.get_num_threads()} threads"
 
 
-def timed(step: Callable, count: int, where: torch.device) -> tuple[float, float]:
+def timed(step: Callable, count: int, device: torch.device) -> tuple[float, float]:
     """Run once to warm up, then `count` times: medians of the time (s) and of what the device worked (s)."""
-    wait = torch.cuda.synchronize if where.type == "cuda" else (lambda: None)
+    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     walls, works = [], []
     for _ in range(count + 1):
         wait()
@@ -100,24 +100,24 @@ def timed(step: Callable, count: int, where: torch.device) -> tuple[float, float
         step()
         wait()
         walls.append(time.perf_counter() - wall)
-        works.append(walls[-1] if where.type == "cuda" else time.process_time() - processor)
+        works.append(walls[-1] if device.type == "cuda" else time.process_time() - processor)
     return float(np.median(walls[1:])), float(np.median(works[1:]))
 
 
-def peak_memory(where: torch.device) -> float:
+def peak_memory(device: torch.device) -> float:
     """Largest memory so far (GB): of the GPU since its counter was reset, of the process on a CPU."""
-    if where.type == "cuda":
-        return torch.cuda.max_memory_allocated(where) / 1e9
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def ours(model: MaskedAutoencoder, bold: torch.Tensor, where: torch.device) -> Callable:
+def ours(model: MaskedAutoencoder, bold: torch.Tensor, device: torch.device) -> Callable:
     """Our step, as a function without arguments."""
     optimizer = loop.adamw({model: 1.0}, CFG)
 
     def step() -> None:
-        noise = torch.rand(len(bold), model.config["patches"], device=where)
-        with precision(where):
+        noise = torch.rand(len(bold), model.config["patches"], device=device)
+        with precision(device):
             loss = model(bold, RATIO, noise)
         loop.update(optimizer, loss, CFG, 1, "benchmark")
 
@@ -144,25 +144,25 @@ def naive(model: MaskedAutoencoder, bold: torch.Tensor) -> Callable:
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, float | str]:
     """Time one kind of step; runs in a process of its own."""
-    where = device()
+    device = this_device()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     sizes = {"patch_size": 16, "width": options.width, "depth": options.depth, "heads": 16, "mlp_ratio": 1.0}
     decoder = {"decoder_width": options.decoder_width, "decoder_depth": options.decoder_depth, "decoder_heads": 16}
-    model = MaskedAutoencoder(voxels=options.voxels, **sizes, **decoder).to(where).train()
-    bold = torch.randn(options.batch, options.voxels, device=where)
+    model = MaskedAutoencoder(voxels=options.voxels, **sizes, **decoder).to(device).train()
+    bold = torch.randn(options.batch, options.voxels, device=device)
     patches = model.config["patches"]
     encoded = int(patches * (1 - RATIO)) if kind == "ours" else patches
     if kind == "ours":
         model.gradient_checkpointing = options.gradient_checkpointing
         if options.compile:
             model.compile()
-        step = ours(model, bold, where)
+        step = ours(model, bold, device)
     else:
         step = naive(model, bold)
-    wall, busy = timed(step, options.steps, where)
-    work, memory = 3 * forward_flops(model, options.batch, encoded), peak_memory(where)
-    rate, source = peak_flops(where)
+    wall, busy = timed(step, options.steps, device)
+    work, memory = 3 * forward_flops(model, options.batch, encoded), peak_memory(device)
+    rate, source = peak_flops(device)
     parameters = sum(p.numel() for p in model.parameters())
     return {"s": wall, "busy": busy, "work": work, "rate": rate, "of": source, "memory": memory, "size": parameters}
 

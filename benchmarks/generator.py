@@ -33,7 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mindreel.config import Sampling
-from mindreel.device import device
+from mindreel.device import this_device
 from mindreel.diffusion import sampler
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import VideoUNet, inflate
@@ -50,7 +50,7 @@ def unfused(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, s
 
 def build(size: str, side: int) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ...], tuple[int, int]]:
     """A generator and a decoder; the shape (F, C, h, w) of a clip's latents and (L, D) of its condition."""
-    where = device()
+    device = this_device()
     if size == "zoo":
         unet, vae = inflate(ZOO / "unet", "sparse-causal", "frames", True), sampler.load_vae(ZOO)
     else:
@@ -59,24 +59,24 @@ def build(size: str, side: int) -> tuple[VideoUNet, AutoencoderKL, tuple[int, ..
         levels = (128, 256, 512, 512)
         kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
         vae = AutoencoderKL(block_out_channels=levels, layers_per_block=2, **kinds)
-        vae.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
+        vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     config = unet.unet.config
     states = {"zoo": 16, "sd15": 77}[size], config.cross_attention_dim
-    return unet.eval().requires_grad_(False).to(where), vae, (6, config.in_channels, side, side), states
+    return unet.eval().requires_grad_(False).to(device), vae, (6, config.in_channels, side, side), states
 
 
 def run(variant: str, size: str, clips: int, batch: int, steps: int, side: int) -> dict:
     """Sample clips: seconds of denoising and of decoding, per clip; peak memory above what was there before (MiB)."""
     unet, vae, shape, (tokens, width) = build(size, side)
-    where, naive = device(), variant == "naive"
-    cuda = where.type == "cuda"
+    device, naive = this_device(), variant == "naive"
+    cuda = device.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
     cfg = Sampling(
         scheduler="DDIMScheduler", steps=steps, guidance_scale=3.0, eta=0.0, negative="null-condition",
         noise_beta=0.0, batch_size=1 if naive else batch, seed=0,
     )  # fmt: skip
     scheduler = sampler.make_scheduler(ZOO, cfg.scheduler)
-    told = torch.randn((clips + 1, tokens, width), generator=torch.Generator().manual_seed(0)).to(where)
+    told = torch.randn((clips + 1, tokens, width), generator=torch.Generator().manual_seed(0)).to(device)
     scale, negative, conditions = cfg.guidance_scale, told[:1], told[1:]
 
     def ours(latents: torch.Tensor, timestep: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
@@ -92,7 +92,7 @@ def run(variant: str, size: str, clips: int, batch: int, steps: int, side: int) 
     def denoise(numbers: range) -> torch.Tensor:
         positive = conditions[numbers.start : numbers.stop]
         noise = [sampler.clip_generator(0, "", number) for number in numbers]
-        return sampler.denoise(lambda x, t: predict(x, t, positive), scheduler, shape, noise, cfg, where)
+        return sampler.denoise(lambda x, t: predict(x, t, positive), scheduler, shape, noise, cfg, device)
 
     def now() -> float:
         if cuda:
@@ -139,9 +139,9 @@ def sampling(size: str, clips: int, batch: int, steps: int, side: int) -> None:
         )
         found[variant] = json.loads(done.stdout.splitlines()[-1])
     difference = np.abs(np.subtract(found["naive"]["means"], found["ours"]["means"])).max()
-    if device().type == "cpu" and difference > 0.05:
+    if this_device().type == "cpu" and difference > 0.05:
         sys.exit(f"the variants disagree: mean grey levels of a clip differ by up to {difference}")
-    print(f"{size}, latents of {side} x {side}, {clips} clips, {steps} DDIM steps with guidance; {device()}")
+    print(f"{size}, latents of {side} x {side}, {clips} clips, {steps} DDIM steps with guidance; {this_device()}")
     print(f"ours in batches of {batch}\n")
     print("| | clips per minute | ms per clip and step | ms to decode a clip | peak memory MiB |")
     print("| --- | --- | --- | --- | --- |")

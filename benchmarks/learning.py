@@ -75,9 +75,9 @@ def without_mbm(results: Path, sub: str, experiment: Experiment, out: Path) -> P
 def by_ridge(results: Path, sub: str, experiment: Experiment) -> dict[str, dict[str, float]]:
     """Retrieval of the same clips by ridge regression from windows to CLIP's embeddings."""
     own, inputs = experiment.of_subject(sub), trained_on(results, sub)
-    where = torch.device("cpu")
-    pairs = open_pairs(**inputs, encoder=own.encoder, cfg=own.contrastive, where=where)
-    targets, ignored = held_out_targets(pairs, own.contrastive.similarity_limit, where)
+    device = torch.device("cpu")
+    pairs = open_pairs(**inputs, encoder=own.encoder, cfg=own.contrastive, device=device)
+    targets, ignored = held_out_targets(pairs, own.contrastive.similarity_limit, device)
     volumes = np.asarray(load_array(inputs["bold"]), np.float32).reshape(-1, pairs.voxels)
     spaces = {"voxels": volumes}
     spaces |= {f"{n} components": PCA(n, random_state=0).fit_transform(volumes) for n in COMPONENTS}

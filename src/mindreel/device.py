@@ -8,7 +8,7 @@ import torch
 from mindreel import distributed
 
 
-def device() -> torch.device:
+def this_device() -> torch.device:
     """This process's GPU, else the CPU; under a launcher it joins the other processes."""
     cuda = torch.cuda.is_available()
     if distributed.world_size() == 1:

@@ -9,7 +9,7 @@ import torch
 
 from mindreel.artifacts import load_array
 from mindreel.config import Encoder, Sampling
-from mindreel.device import device
+from mindreel.device import this_device
 from mindreel.diffusion import objective
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
@@ -51,12 +51,12 @@ def from_fmri(
     empty : the targets folder of any segment: empty.npy, and the shape of its latents
     control : fmri; shuffled: each clip gets another clip's fMRI (`derangement`); mean: every clip gets the mean fMRI
     """
-    where = device()
-    brain = FmriEncoder.from_pretrained(Path(cotrained) / "encoder").to(where).requires_grad_(False)
-    unet = VideoUNet.from_pretrained(Path(cotrained) / "unet").to(where).requires_grad_(False)
-    null = torch.from_numpy(np.array(load_array(Path(empty) / "empty.npy"), np.float32)).to(where)
+    device = this_device()
+    fmri_encoder = FmriEncoder.from_pretrained(Path(cotrained) / "encoder").to(device).requires_grad_(False)
+    unet = VideoUNet.from_pretrained(Path(cotrained) / "unet").to(device).requires_grad_(False)
+    null = torch.from_numpy(np.array(load_array(Path(empty) / "empty.npy"), np.float32)).to(device)
     shape = load_array(Path(empty) / "latents.npy").shape[1:]
-    _check(brain, unet, null, shape, encoder)
+    _check(fmri_encoder, unet, null, shape, encoder)
     series = load_array(bold)
     segments, volumes = series.shape[:2]
     order = np.arange(segments * volumes)
@@ -65,18 +65,18 @@ def from_fmri(
 
     def states(clips: np.ndarray) -> torch.Tensor:
         segment, volume = np.divmod(order[clips], volumes)
-        return brain(window_batch(series, segment, volume, encoder.window, encoder.shift).to(where))
+        return fmri_encoder(window_batch(series, segment, volume, encoder.window, encoder.shift).to(device))
 
     kind = cfg.negative
     if control == "mean":
-        average = encoded_mean(brain, series, encoder.window, where)
+        average = encoded_mean(fmri_encoder, series, encoder.window, device)
         if kind == "test-mean":
             kind = "none"  # away from itself and towards itself is nowhere: the same clips in half the time
 
         def states(clips: np.ndarray) -> torch.Tensor:
             return average.expand(len(clips), -1, -1)
 
-    negative = negative_condition(kind, brain, series, train_bold, null, encoder.window)
+    negative = negative_condition(kind, fmri_encoder, series, train_bold, null, encoder.window)
     return Source(unet, states, negative, shape, segments, volumes)
 
 
@@ -90,19 +90,19 @@ def from_captions(generator: Path, targets: list[Path], cfg: Sampling) -> Source
     generator : folder of stage generator
     targets : the test segments' folders of stage targets
     """
-    where = device()
-    unet = VideoUNet.from_pretrained(generator).to(where).requires_grad_(False)
+    device = this_device()
+    unet = VideoUNet.from_pretrained(generator).to(device).requires_grad_(False)
     told = objective.Clips(targets, unet)
 
     def states(clips: np.ndarray) -> torch.Tensor:
-        return told.gather(told.states, *np.divmod(clips, told.volumes)).to(where)
+        return told.gather(told.states, *np.divmod(clips, told.volumes)).to(device)
 
-    negative = None if cfg.negative == "none" else told.empty[None].to(where)
+    negative = None if cfg.negative == "none" else told.empty[None].to(device)
     return Source(unet, states, negative, told.latents[0].shape[1:], len(targets), told.volumes)
 
 
 def negative_condition(
-    kind: str, brain: FmriEncoder, series: np.ndarray, train_bold: Path, null: torch.Tensor, window: int
+    kind: str, fmri_encoder: FmriEncoder, series: np.ndarray, train_bold: Path, null: torch.Tensor, window: int
 ) -> torch.Tensor | None:
     """What guidance pushes away from (`sampling.negative`): (1, L, D), or None for no guidance."""
     if kind == "none":
@@ -112,13 +112,13 @@ def negative_condition(
     data = series if kind == "test-mean" else load_array(train_bold)
     if data.shape[2] != series.shape[2]:
         raise InputError(f"{train_bold}: found {data.shape[2]} voxels, expected the {series.shape[2]} of the test fMRI")
-    return encoded_mean(brain, data, window, null.device)
+    return encoded_mean(fmri_encoder, data, window, null.device)
 
 
-def encoded_mean(brain: FmriEncoder, data: np.ndarray, window: int, where: torch.device) -> torch.Tensor:
+def encoded_mean(fmri_encoder: FmriEncoder, data: np.ndarray, window: int, device: torch.device) -> torch.Tensor:
     """Mean of fMRI (S, T, V) over the data set in voxel space, repeated over the window, encoded (D6): (1, L, D)."""
     mean = torch.from_numpy(data.mean((0, 1), dtype=np.float64).astype(np.float32))
-    return brain(mean.expand(1, window, -1).to(where))
+    return fmri_encoder(mean.expand(1, window, -1).to(device))
 
 
 def derangement(segments: int, volumes: int, apart: int, rng: np.random.Generator) -> np.ndarray:
@@ -146,10 +146,10 @@ def derangement(segments: int, volumes: int, apart: int, rng: np.random.Generato
 
 
 def _check(
-    brain: FmriEncoder, unet: VideoUNet, null: torch.Tensor, latent_shape: tuple[int, ...], settings: Encoder
+    fmri_encoder: FmriEncoder, unet: VideoUNet, null: torch.Tensor, latent_shape: tuple[int, ...], settings: Encoder
 ) -> None:
     """The parts must fit before anything is sampled."""
-    found = (brain.config["window"], brain.config["tokens"], brain.config["token_width"])
+    found = (fmri_encoder.config["window"], fmri_encoder.config["tokens"], fmri_encoder.config["token_width"])
     expected = (settings.window, *null.shape)
     if found != expected:
         raise InputError(

@@ -172,9 +172,9 @@ def objective(
     () float32
     """
     batch, *shape = latents.shape
-    where, last = latents.device, scheduler.config.num_train_timesteps
-    noise = distributed.own_rows(lambda count: clip_noise((count, *shape), noise_beta, device=where), batch)
-    timesteps = distributed.own_rows(lambda count: torch.randint(last, (count,), device=where), batch)
+    device, last = latents.device, scheduler.config.num_train_timesteps
+    noise = distributed.own_rows(lambda count: clip_noise((count, *shape), noise_beta, device=device), batch)
+    timesteps = distributed.own_rows(lambda count: torch.randint(last, (count,), device=device), batch)
     predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, states)
     match scheduler.config.prediction_type:
         case "epsilon":

@@ -53,7 +53,7 @@ class Pairs:
 
 
 def open_pairs(
-    bold: Path, targets: list[Path], frames: list[Path], encoder: Encoder, cfg: Contrastive, where: torch.device
+    bold: Path, targets: list[Path], frames: list[Path], encoder: Encoder, cfg: Contrastive, device: torch.device
 ) -> Pairs:
     """Open a subject's train.npy (S, T, V), the S rows' targets and movies.
 
@@ -79,8 +79,8 @@ def open_pairs(
         voxels=series.shape[2],
         views={name: banks[name][0].shape[1:3] for name in cfg.modalities},
         volumes=(windows(series, encoder.window, encoder.shift) + first[:, None, None]).reshape(-1, encoder.window),
-        fetch_volumes=loop.fetcher(series.reshape(-1, series.shape[2]), where),
-        fetch_views={name: loop.fetcher(array, where) for name, array in flat.items()},
+        fetch_volumes=loop.fetcher(series.reshape(-1, series.shape[2]), device),
+        fetch_views={name: loop.fetcher(array, device) for name, array in flat.items()},
     )
 
 
@@ -162,7 +162,7 @@ def duplicates(similar: np.ndarray, clips: np.ndarray) -> torch.Tensor:
 
 
 def held_out_targets(
-    pairs: Pairs, limit: float, where: torch.device
+    pairs: Pairs, limit: float, device: torch.device
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """What the n held-out clips are to be found by.
 
@@ -175,8 +175,8 @@ def held_out_targets(
     targets : per modality (n, E) float32, L2-normalised.
     ignored : per modality (n, n) bool, False on the diagonal.
     """
-    scene = duplicates(pairs.similar, pairs.held_out).to(where)
-    targets = {name: torch.from_numpy(middle[pairs.held_out]).to(where) for name, middle in pairs.middle.items()}
+    scene = duplicates(pairs.similar, pairs.held_out).to(device)
+    targets = {name: torch.from_numpy(middle[pairs.held_out]).to(device) for name, middle in pairs.middle.items()}
     return targets, {name: scene | (t @ t.T > limit).fill_diagonal_(False) for name, t in targets.items()}
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from mindreel.device import device, precision
+from mindreel.device import precision, this_device
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 
 
@@ -42,9 +42,9 @@ def integrated_gradients(
     """
     from captum.attr import IntegratedGradients
 
-    where = device()
-    model = model.to(where).eval().requires_grad_(False)
-    mean = torch.from_numpy(np.asarray(series.mean((0, 1), dtype=np.float64), np.float32)).to(where)
+    device = this_device()
+    model = model.to(device).eval().requires_grad_(False)
+    mean = torch.from_numpy(np.asarray(series.mean((0, 1), dtype=np.float64), np.float32)).to(device)
 
     def cosine(bold: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return F.cosine_similarity(model.pool(model(bold)), target, dim=1)
@@ -54,14 +54,14 @@ def integrated_gradients(
     parts, rows = [], []
     for start in range(0, len(segment), batch_size):
         part = slice(start, start + batch_size)
-        bold = window_batch(series, segment[part], volume[part], window, shift).to(where)
-        target = torch.from_numpy(np.asarray(targets[part], np.float32)).to(where)
+        bold = window_batch(series, segment[part], volume[part], window, shift).to(device)
+        target = torch.from_numpy(np.asarray(targets[part], np.float32)).to(device)
         baseline = mean.expand_as(bold)
-        with precision(where):
+        with precision(device):
             found = method.attribute(
                 bold, baseline, additional_forward_args=(target,), n_steps=steps, internal_batch_size=len(bold)
             )
-        with torch.inference_mode(), precision(where):
+        with torch.inference_mode(), precision(device):
             ends = torch.stack([cosine(bold, target), cosine(baseline, target)], 1).double().cpu().numpy()
         parts.append(found.float().cpu().numpy())
         rows.append(np.c_[ends, ends[:, 0] - ends[:, 1] - parts[-1].sum((1, 2), dtype=np.float64)])

@@ -29,12 +29,12 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL: asked to stop, state saved, run again
 HISTORY_ROWS = 500  # about so many rows per training
 
 
-def room(where: torch.device) -> int:
+def room(device: torch.device) -> int:
     """How much of a GPU's memory (bytes) training data may take: a third of what is free; on the CPU none."""
-    return torch.cuda.mem_get_info(where)[0] // 3 if where.type == "cuda" else 0
+    return torch.cuda.mem_get_info(device)[0] // 3 if device.type == "cuda" else 0
 
 
-def fetcher(data: np.ndarray, where: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+def fetcher(data: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
     """A function that fetches rows (any shape, int) of data (N, V) as float32 (..., V) on the device.
 
     Data for which there is `room` move to the GPU once; other data stay where they are, memory-mapped.
@@ -44,12 +44,12 @@ def fetcher(data: np.ndarray, where: torch.device) -> Callable[[np.ndarray], tor
     data : array or array-like with shape, dtype and rows by index.
     """
     kind = torch.from_numpy(np.empty(0, data.dtype)).dtype
-    if math.prod(data.shape) * kind.itemsize > room(where):
-        return lambda rows: torch.from_numpy(data[rows].astype(np.float32)).to(where)
-    kept = torch.empty(data.shape, dtype=kind, device=where)
+    if math.prod(data.shape) * kind.itemsize > room(device):
+        return lambda rows: torch.from_numpy(data[rows].astype(np.float32)).to(device)
+    kept = torch.empty(data.shape, dtype=kind, device=device)
     for start in range(0, len(data), 4096):
         kept[start : start + 4096] = torch.from_numpy(np.array(data[start : start + 4096]))
-    return lambda rows: kept[torch.from_numpy(rows).to(where)].float()
+    return lambda rows: kept[torch.from_numpy(rows).to(device)].float()
 
 
 def step_rng(seed: int, step: int) -> np.random.Generator:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from mindreel.device import device
+from mindreel.device import this_device
 from mindreel.errors import InputError
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -42,7 +42,7 @@ def frozen(kind: type, folder: Path, key: str) -> torch.nn.Module:
             f"{folder}: {len(info['missing_keys'])} weights of {kind.__name__} are missing ({some}, ...): "
             f"another model or an incomplete download; {_remedy(key)}"
         )
-    return model.float().eval().requires_grad_(False).to(device())
+    return model.float().eval().requires_grad_(False).to(this_device())
 
 
 def processor(kind: type, folder: Path, key: str, **options: Any) -> Any:

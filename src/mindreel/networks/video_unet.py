@@ -79,8 +79,8 @@ class FrameAttention:
     def __call__(self, attn: Attention, hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         """(B F, L, D) -> (B F, L, D)"""
         if self.positions and self.frames.count > 1:
-            where = sincos(self.frames.count, hidden_states.shape[-1]).to(hidden_states)
-            hidden_states = (self.frames.clips(hidden_states) + where[:, None]).flatten(0, 1)
+            places = sincos(self.frames.count, hidden_states.shape[-1]).to(hidden_states)
+            hidden_states = (self.frames.clips(hidden_states) + places[:, None]).flatten(0, 1)
         query = _heads(attn, attn.to_q(hidden_states))
         key = _heads(attn, self._attended(attn.to_k(hidden_states)))
         value = _heads(attn, self._attended(attn.to_v(hidden_states)))

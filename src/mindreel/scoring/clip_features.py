@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from mindreel.config import Features
-from mindreel.device import device
+from mindreel.device import this_device
 from mindreel.networks.pretrained import frozen, processor
 
 
@@ -108,7 +108,7 @@ def _video_classifier(folder: Path, cfg: Features) -> Network:
     def logits(clips: np.ndarray) -> torch.Tensor:
         chosen = nearest_frames(clips.shape[1], model.config.num_frames)
         pixels = prepare([list(clip[chosen]) for clip in clips], return_tensors="pt")["pixel_values"]
-        return model(pixels.to(device())).logits
+        return model(pixels.to(this_device())).logits
 
     return Network(_labels(model), _batched(logits, cfg.batch_size, "video classifier"))
 
@@ -134,7 +134,7 @@ def _latents(folder: Path, cfg: Features) -> Network:
     vae = frozen(AutoencoderKL, folder / "vae", "stable_diffusion")
 
     def latents(clips: np.ndarray) -> torch.Tensor:
-        middle = torch.from_numpy(np.array(clips[:, clips.shape[1] // 2])).to(device())
+        middle = torch.from_numpy(np.array(clips[:, clips.shape[1] // 2])).to(this_device())
         return vae.encode(middle.permute(0, 3, 1, 2).float().div(127.5).sub(1)).latent_dist.mode().flatten(1)
 
     return Network([], _batched(latents, cfg.batch_size, "latents"))
@@ -147,7 +147,7 @@ def nearest_frames(frames: int, wanted: int) -> np.ndarray:
 
 def _per_frame(prepare: Callable, clips: np.ndarray) -> torch.Tensor:
     frames = list(np.ascontiguousarray(clips).reshape(-1, *clips.shape[2:]))
-    return prepare(frames, return_tensors="pt")["pixel_values"].to(device())
+    return prepare(frames, return_tensors="pt")["pixel_values"].to(this_device())
 
 
 def _batched(function: Callable, size: int, name: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -17,7 +17,7 @@ import torch
 from mindreel.artifacts import atomic, load_array, load_table, save_array, save_table
 from mindreel.brain import surface
 from mindreel.config import Attention, Encoder
-from mindreel.device import device
+from mindreel.device import this_device
 from mindreel.errors import InputError
 from mindreel.learning import integrated_gradients
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
@@ -169,15 +169,15 @@ def received(model: FmriEncoder, series: np.ndarray, encoder: Encoder, cfg: Atte
     -------
     (S T, layers, P) float32; sums to 1 over P
     """
-    where = device()
-    model = model.to(where).eval()
+    device = this_device()
+    model = model.to(device).eval()
     segment, volume = (index.ravel() for index in np.indices(series.shape[:2]))
     parts = []
     with torch.inference_mode():
         for start in range(0, len(segment), cfg.batch_size):
             part = slice(start, start + cfg.batch_size)
             batch = window_batch(series, segment[part], volume[part], encoder.window, encoder.shift)
-            parts.append(model.attention(batch.to(where), cfg.layers).mean(1).float().cpu().numpy())
+            parts.append(model.attention(batch.to(device), cfg.layers).mean(1).float().cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -82,7 +82,7 @@ def unique_frames(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _transformers(model: Path, cfg: Captions) -> Captioner:
     from transformers import BertTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
-    from mindreel.device import device
+    from mindreel.device import this_device
     from mindreel.networks.pretrained import frozen, processor
 
     tokenizer = processor(BertTokenizer, model, "captioner")
@@ -91,7 +91,7 @@ def _transformers(model: Path, cfg: Captions) -> Captioner:
 
     @torch.inference_mode()
     def caption(frames: np.ndarray) -> list[str]:
-        pixels = prepare(list(frames), return_tensors="pt")["pixel_values"].to(device())
+        pixels = prepare(list(frames), return_tensors="pt")["pixel_values"].to(this_device())
         tokens = blip.generate(pixels, max_new_tokens=cfg.max_tokens, num_beams=cfg.beams, do_sample=False)
         return tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)  # the first one is the start token
 
@@ -108,13 +108,13 @@ def _lavis(model: Path, cfg: Captions) -> Captioner:
         ) from error
     from PIL import Image
 
-    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if (model / "hub").is_dir():
         torch.hub.set_dir(str(model.resolve() / "hub"))
     # LAVIS looks for bert-base-uncased in the working folder before it asks the hub
     try:
         with contextlib.chdir(model if (model / "bert-base-uncased").is_dir() else "."):
-            blip, processors, _ = load_model_and_preprocess("blip_caption", "base_coco", is_eval=True, device=where)
+            blip, processors, _ = load_model_and_preprocess("blip_caption", "base_coco", is_eval=True, device=device)
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"{model}: LAVIS cannot load its captioner ({error}); without a network put hub/checkpoints/"
@@ -123,7 +123,7 @@ def _lavis(model: Path, cfg: Captions) -> Captioner:
 
     @torch.inference_mode()
     def caption(frames: np.ndarray) -> list[str]:
-        pixels = torch.stack([processors["eval"](Image.fromarray(frame)) for frame in frames]).to(where)
+        pixels = torch.stack([processors["eval"](Image.fromarray(frame)) for frame in frames]).to(device)
         return blip.generate({"image": pixels}, num_beams=cfg.beams, max_length=cfg.max_tokens)
 
     return caption

@@ -16,7 +16,7 @@ from torch import nn
 from mindreel import distributed
 from mindreel.artifacts import atomic, save_table
 from mindreel.config import Contrastive, Encoder, SelfContrast
-from mindreel.device import device, precision
+from mindreel.device import precision, this_device
 from mindreel.errors import InputError
 from mindreel.learning import loop, retrieval
 from mindreel.learning.contrastive_pairs import Pairs, draw_batch, draw_views, duplicates, held_out_targets, open_pairs
@@ -59,25 +59,25 @@ def train(
             f"contrastive.self_contrast: volumes are interpolated from others of a window, found encoder.window "
             f"{encoder.window}; make it 2 or more, or interpolate_weight 0"
         )
-    where = device()
-    pairs = open_pairs(bold, targets, frames, encoder, cfg, where)
+    device = this_device()
+    pairs = open_pairs(bold, targets, frames, encoder, cfg, device)
     torch.manual_seed(cfg.seed)
-    model = FmriEncoder.from_mbm(mbm, encoder, pairs.voxels, cfg.dropout).to(where).train()
+    model = FmriEncoder.from_mbm(mbm, encoder, pairs.voxels, cfg.dropout).to(device).train()
     model.head.dropout = distributed.Dropout(cfg.dropout)
-    scale = Scale().to(where)
+    scale = Scale().to(device)
     optimizer = loop.adamw({model: 1.0, scale: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json(exclude={"optimizer"}) + encoder.model_dump_json()
     settings += loop.stamp(mbm, bold, *targets, *frames)
     run = loop.Run(scratch, {"encoder": model, "scale": scale}, optimizer, cfg.optimizer, settings)
     batch_size = min(cfg.optimizer.batch_size, len(pairs.learned))
-    mine, parallel, factor = distributed.share(batch_size), distributed.parallel(model), distributed.parallel(scale)
+    rows, parallel, factor = distributed.share(batch_size), distributed.parallel(model), distributed.parallel(scale)
     for step in run.steps("contrastive"):
         rng = loop.step_rng(cfg.seed, step)
         clips = draw_batch(pairs.similar, pairs.learned, batch_size, rng)  # (B,)
-        window = sparsify(pairs.windows(clips), cfg.sparsify, rng)[mine]  # (B / processes, W, V)
+        window = sparsify(pairs.windows(clips), cfg.sparsify, rng)[rows]  # (B / processes, W, V)
         seen = pairs.embeddings(draw_views(clips, pairs.views, cfg.crop_probability, rng))  # (B, D) each
-        ignored = duplicates(pairs.similar, clips).to(where)  # (B, B)
-        with precision(where):
+        ignored = duplicates(pairs.similar, clips).to(device)  # (B, B)
+        with precision(device):
             embedding = model.pool(embed(parallel, window, cfg.self_contrast))
         embedding = distributed.gather(F.normalize(embedding.float(), dim=1))  # (B or 3 B, D)
         loss = objective(embedding, seen, factor(), ignored, cfg.self_contrast)
@@ -86,7 +86,7 @@ def train(
         if run.due(step) or look:
             values = {"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "scale": scale().item()}
             if look and distributed.rank() == 0:  # the others need not look
-                values |= look_for_held_out(model, pairs, cfg.similarity_limit, where)
+                values |= look_for_held_out(model, pairs, cfg.similarity_limit, device)
             run.log(step, **values)
     if distributed.rank() == 0:
         with atomic(out) as folder:
@@ -178,7 +178,7 @@ def interpolate(embedded: torch.Tensor, share: float) -> torch.Tensor:
     return torch.where((order < count)[:, :, None, None], others, embedded)
 
 
-def look_for_held_out(model: FmriEncoder, pairs: Pairs, limit: float, where: torch.device) -> dict[str, float]:
+def look_for_held_out(model: FmriEncoder, pairs: Pairs, limit: float, device: torch.device) -> dict[str, float]:
     """Retrieval among the held-out clips, by image and by caption; alike ones are not told apart."""
-    targets, ignored = held_out_targets(pairs, limit, where)
+    targets, ignored = held_out_targets(pairs, limit, device)
     return retrieval.held_out(model, pairs.windows, pairs.held_out, targets, ignored)

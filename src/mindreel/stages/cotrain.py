@@ -8,7 +8,7 @@ import torch
 from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
 from mindreel.config import Cotrain, Encoder
-from mindreel.device import device, precision
+from mindreel.device import precision, this_device
 from mindreel.diffusion import objective
 from mindreel.errors import InputError
 from mindreel.learning import loop
@@ -34,33 +34,33 @@ def train(
     (its scheduler/ is used), `bold` the subject's train.npy (S, T, V), `targets` the S segments' folders in that
     order. `out` becomes a folder: encoder/, unet/, history.tsv.
     """
-    where, window = device(), (encoder_settings.window, encoder_settings.shift)
+    device, window = this_device(), (encoder_settings.window, encoder_settings.shift)
     scheduler = objective.training_scheduler(model)
     series = load_array(bold)
-    brain, unet = FmriEncoder.from_pretrained(encoder), VideoUNet.from_pretrained(generator)
+    fmri_encoder, unet = FmriEncoder.from_pretrained(encoder), VideoUNet.from_pretrained(generator)
     clips = objective.Clips(targets, unet)
-    _check(series, clips, brain, encoder_settings)
-    brain.to(where)  # its dropout belongs to contrastive learning (MV supplement B) and stays off here
-    unet.to(where).train_only(cfg.trained)
+    _check(series, clips, fmri_encoder, encoder_settings)
+    fmri_encoder.to(device)  # its dropout belongs to contrastive learning (MV supplement B) and stays off here
+    unet.to(device).train_only(cfg.trained)
     if cfg.gradient_checkpointing:
-        save_memory(brain, unet)
-    optimizer = loop.adamw({brain: cfg.encoder_lr_scale, unet: 1.0}, cfg.optimizer)
+        save_memory(fmri_encoder, unet)
+    optimizer = loop.adamw({fmri_encoder: cfg.encoder_lr_scale, unet: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json() + encoder_settings.model_dump_json()
     settings += loop.stamp(encoder, generator, bold, *targets)
-    run = loop.Run(scratch, {"encoder": brain, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
-    empty = clips.empty.to(where)
-    mine, encode, denoise = (
+    run = loop.Run(scratch, {"encoder": fmri_encoder, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
+    empty = clips.empty.to(device)
+    rows, encode, denoise = (
         distributed.share(cfg.optimizer.batch_size),
-        distributed.parallel(brain),
+        distributed.parallel(fmri_encoder),
         distributed.parallel(unet),
     )
     for step in run.steps("cotrain"):
         rng = loop.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
         seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng)  # (B, W, V)
-        seen = forget(seen, cfg.mean_dropout, rng)[mine].to(where)
-        latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
-        with precision(where, cfg.precision):
+        seen = forget(seen, cfg.mean_dropout, rng)[rows].to(device)
+        latents = clips.gather(clips.latents, segment[rows], volume[rows]).to(device)  # (B / processes, F, C, h, w)
+        with precision(device, cfg.precision):
             tokens = objective.replace_some(encode(seen), empty, cfg.condition_dropout, rng)  # (B / processes, L, D)
             loss = objective.objective(denoise, scheduler, latents, tokens, cfg.noise_beta)
         loss = loop.update(optimizer, loss, cfg.optimizer, step, "cotrain", segment * clips.volumes + volume)
@@ -68,7 +68,7 @@ def train(
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[-1]["lr"])
     if distributed.rank() == 0:
         with atomic(out) as folder:
-            brain.save_pretrained(folder / "encoder")
+            fmri_encoder.save_pretrained(folder / "encoder")
             unet.save_pretrained(folder / "unet")
             save_table(folder / "history.tsv", run.table())
     run.finish()
@@ -88,13 +88,13 @@ def forget(bold: torch.Tensor, probability: float, rng: np.random.Generator) -> 
     return bold * kept[:, None, None]
 
 
-def save_memory(brain: FmriEncoder, unet: VideoUNet) -> None:
+def save_memory(fmri_encoder: FmriEncoder, unet: VideoUNet) -> None:
     """Keep, of every block, its input only; the backward pass computes the rest again."""
-    brain.gradient_checkpointing = True
+    fmri_encoder.gradient_checkpointing = True
     unet.unet.enable_gradient_checkpointing()
 
 
-def _check(series: np.ndarray, clips: objective.Clips, brain: FmriEncoder, settings: Encoder) -> None:
+def _check(series: np.ndarray, clips: objective.Clips, fmri_encoder: FmriEncoder, settings: Encoder) -> None:
     """fMRI, targets and models must fit before anything is trained."""
     if series.shape[:2] != (len(clips.latents), clips.volumes):
         raise InputError(
@@ -102,7 +102,12 @@ def _check(series: np.ndarray, clips: objective.Clips, brain: FmriEncoder, setti
             f"{(len(clips.latents), clips.volumes)}; "
             "give --targets once per training segment, in the sample sheet's order"
         )
-    found = (brain.config["voxels"], brain.config["window"], brain.config["tokens"], brain.config["token_width"])
+    found = (
+        fmri_encoder.config["voxels"],
+        fmri_encoder.config["window"],
+        fmri_encoder.config["tokens"],
+        fmri_encoder.config["token_width"],
+    )
     expected = (series.shape[2], settings.window, *clips.empty.shape)
     if found != expected:
         raise InputError(

@@ -10,7 +10,7 @@ from PIL import Image
 from mindreel import distributed
 from mindreel.artifacts import atomic, save_table
 from mindreel.config import Generator, Sampling
-from mindreel.device import device, precision
+from mindreel.device import precision, this_device
 from mindreel.diffusion import objective, sampler
 from mindreel.learning import loop
 from mindreel.networks.video_unet import VideoUNet, inflate
@@ -26,25 +26,25 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
     `targets` the training segments' folders, `out` becomes a folder: the video UNet, history.tsv, and samples.png:
     a few training clips as the VAE shows them, and below each what the tuned UNet makes of its caption.
     """
-    where = device()
+    device = this_device()
     scheduler = objective.training_scheduler(model)
     vae = sampler.load_vae(model)
     torch.manual_seed(cfg.seed)  # of the new temporal attention
     unet = inflate(model / "unet", cfg.attention, cfg.norm_over, cfg.frame_positions)
     clips = objective.Clips(targets, unet)
-    unet.to(where).train_only(cfg.trained)
+    unet.to(device).train_only(cfg.trained)
     optimizer = loop.adamw({unet: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json() + loop.stamp(model, *targets)
     run = loop.Run(scratch, {"unet": unet.trained()}, optimizer, cfg.optimizer, settings)
-    empty = clips.empty.to(where)
-    mine, parallel = distributed.share(cfg.optimizer.batch_size), distributed.parallel(unet)
+    empty = clips.empty.to(device)
+    rows, parallel = distributed.share(cfg.optimizer.batch_size), distributed.parallel(unet)
     for step in run.steps("generator"):
         rng = loop.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
-        latents = clips.gather(clips.latents, segment[mine], volume[mine]).to(where)  # (B / processes, F, C, h, w)
-        states = clips.gather(clips.states, segment[mine], volume[mine]).to(where)  # (B / processes, L, D)
+        latents = clips.gather(clips.latents, segment[rows], volume[rows]).to(device)  # (B / processes, F, C, h, w)
+        states = clips.gather(clips.states, segment[rows], volume[rows]).to(device)  # (B / processes, L, D)
         states = objective.replace_some(states, empty, cfg.condition_dropout, rng)
-        with precision(where):
+        with precision(device):
             loss = objective.objective(parallel, scheduler, latents, states, cfg.noise_beta, cfg.min_snr_gamma)
         loss = loop.update(optimizer, loss, cfg.optimizer, step, "generator", segment * clips.volumes + volume)
         if run.due(step):
@@ -65,11 +65,11 @@ def sample_sheet(
 
     The true clips went through the VAE, so that what differs between two rows is the generator's.
     """
-    where = device()
+    device = this_device()
     chosen = np.linspace(0, len(clips) - 1, min(SHEET_CLIPS, len(clips))).astype(int)
     place = np.divmod(chosen, clips.volumes)
-    true = clips.gather(clips.latents, *place).to(where)  # (B, F, C, h, w)
-    states, empty = clips.gather(clips.states, *place).to(where), clips.empty[None].to(where)
+    true = clips.gather(clips.latents, *place).to(device)  # (B, F, C, h, w)
+    states, empty = clips.gather(clips.states, *place).to(device), clips.empty[None].to(device)
     settings = Sampling(
         **SHEET, eta=0, negative="null-condition", noise_beta=cfg.noise_beta, batch_size=len(chosen), seed=cfg.seed
     )
@@ -79,6 +79,6 @@ def sample_sheet(
 
     noise = [sampler.clip_generator(cfg.seed, "", clip) for clip in chosen]
     scheduler = sampler.make_scheduler(model, settings.scheduler)
-    made = sampler.denoise(prediction, scheduler, tuple(true.shape[1:]), noise, settings, where)
+    made = sampler.denoise(prediction, scheduler, tuple(true.shape[1:]), noise, settings, device)
     rows = np.stack([sampler.decode(vae, true), sampler.decode(vae, made)], 1)  # (B, 2, F, H, W, 3)
     return np.concatenate([np.concatenate(row, 1) for row in rows.reshape(-1, *rows.shape[2:])])

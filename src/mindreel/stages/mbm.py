@@ -15,7 +15,7 @@ from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
 from mindreel.brain.hcp_segments import Segments, open_segments
 from mindreel.config import DoubleContrast, Mbm, Pretrain
-from mindreel.device import device, precision
+from mindreel.device import precision, this_device
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import MaskedAutoencoder
@@ -130,8 +130,8 @@ def _fit(
     compiled: bool = False,
 ) -> None:
     """The loop: bold (N, V) -> a model folder."""
-    where = device()
-    model.to(where).train()
+    device = this_device()
+    model.to(device).train()
     optimizer = loop.adamw({model: 1.0}, cfg.optimizer)
     run = loop.Run(scratch, {"model": model}, optimizer, cfg.optimizer, settings)
     objective, masks = model, (model.config["patches"],)
@@ -140,15 +140,15 @@ def _fit(
     objective = distributed.parallel(objective)
     objective = torch.compile(objective) if compiled else objective
     batch_size = min(cfg.optimizer.batch_size, len(bold))
-    mine, fetch = distributed.share(batch_size), loop.fetcher(bold, where)
+    rows, fetch = distributed.share(batch_size), loop.fetcher(bold, device)
     for step in run.steps(what):
         rng = loop.step_rng(cfg.seed, step)
-        rows = rng.choice(len(bold), batch_size, replace=False)
-        batch = mix(fetch(rows), cfg.mix_share, rng)  # (B, V)
-        noise = torch.rand(batch_size, *masks, device=where)  # (B, [2,] P)
-        with precision(where):
-            loss = objective(batch[mine], cfg.mask_ratio, noise[mine])
-        loss = loop.update(optimizer, loss, cfg.optimizer, step, what, rows)
+        samples = rng.choice(len(bold), batch_size, replace=False)
+        batch = mix(fetch(samples), cfg.mix_share, rng)  # (B, V)
+        noise = torch.rand(batch_size, *masks, device=device)  # (B, [2,] P)
+        with precision(device):
+            loss = objective(batch[rows], cfg.mask_ratio, noise[rows])
+        loss = loop.update(optimizer, loss, cfg.optimizer, step, what, samples)
         if run.due(step):
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
     if distributed.rank() == 0:

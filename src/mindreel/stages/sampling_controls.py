@@ -79,14 +79,14 @@ def _decode(contrastive: Path, series: np.ndarray, encoder: Encoder) -> np.ndarr
 
     from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 
-    brain = FmriEncoder.from_pretrained(contrastive).requires_grad_(False)
+    fmri_encoder = FmriEncoder.from_pretrained(contrastive).requires_grad_(False)
     segment, volume = np.divmod(np.arange(series.shape[0] * series.shape[1]), series.shape[1])
     found = []
     with torch.inference_mode():
         for start in range(0, len(segment), BATCH):
             rows = slice(start, start + BATCH)
             window = window_batch(series, segment[rows], volume[rows], encoder.window, encoder.shift)
-            found.append(brain.pool(brain(window)).numpy())
+            found.append(fmri_encoder.pool(fmri_encoder(window)).numpy())
     return np.concatenate(found)
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mindreel import artifacts
 from mindreel.config import Targets
-from mindreel.device import device
+from mindreel.device import this_device
 from mindreel.errors import InputError
 from mindreel.networks.pretrained import frozen, processor
 
@@ -149,7 +149,7 @@ def _clip_embeddings(
     model = frozen(CLIPModel, folder, "clip")
 
     def of_images(images: list[np.ndarray]) -> torch.Tensor:
-        pixels = prepare(images, return_tensors="pt")["pixel_values"].to(device())
+        pixels = prepare(images, return_tensors="pt")["pixel_values"].to(this_device())
         return model.get_image_features(pixels).pooler_output
 
     def of_texts(texts: list[str]) -> torch.Tensor:
@@ -196,7 +196,7 @@ def _latents(folder: Path, pictures: np.ndarray, cfg: Targets) -> np.ndarray:
     flat = pictures.reshape(-1, *pictures.shape[2:])
     rows = []
     for start in tqdm(range(0, len(flat), cfg.batch_size), desc="latents", mininterval=2):
-        pixels = torch.from_numpy(np.array(flat[start : start + cfg.batch_size])).to(device())
+        pixels = torch.from_numpy(np.array(flat[start : start + cfg.batch_size])).to(this_device())
         pixels = pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
         mean = vae.encode(pixels).latent_dist.mode()
         rows.append((mean * vae.config.scaling_factor).half().cpu().numpy())
@@ -205,7 +205,7 @@ def _latents(folder: Path, pictures: np.ndarray, cfg: Targets) -> np.ndarray:
 
 def _tokens(tokenizer: object, texts: list[str], length: int) -> dict[str, torch.Tensor]:
     tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return tokens.to(device())
+    return tokens.to(this_device())
 
 
 def _normalised(embeddings: torch.Tensor) -> np.ndarray:

@@ -227,7 +227,7 @@ def test_batch_shares_make_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_are_the_same_wherever_the_data_lie(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((5000, 3)).astype(np.float16))
     data = np.load(tmp_path / "a.npy", mmap_mode="r")
-    monkeypatch.setattr(loop, "room", lambda where: room)
+    monkeypatch.setattr(loop, "room", lambda device: room)
     fetch = loop.fetcher(data, torch.device("cpu"))
     rows = np.array([4999, 0, 4096, 17])
     assert fetch(rows).dtype == torch.float32
