@@ -37,4 +37,4 @@ rule all:
 
 rule lag:
     input:
-        everywhere("roi", "/lag.tsv"),
+        everywhere("roi", "lag.tsv"),

@@ -11,6 +11,7 @@ PARTS = (
     "config.yaml",
     "config",
     "workflow",
+    "profiles",
     "envs",
     "src",
     "resources/published.tsv",

@@ -1,3 +1,5 @@
+"""`python -m mindreel`: the command line."""
+
 import sys
 
 from mindreel.cli import main

@@ -13,7 +13,6 @@ import pandas as pd
 
 from mindreel.errors import InputError
 
-
 MARK = ".mindreel"  # in every folder that is an artifact: it may be replaced
 MARKS = (MARK, ".snakemake_timestamp")  # Snakemake's stands in every folder that a rule has made
 

@@ -9,7 +9,7 @@ from mindreel import distributed
 
 
 def this_device() -> torch.device:
-    """This process's GPU, else the CPU; under a launcher it joins the other processes."""
+    """The GPU of this process, else the CPU; under a launcher it joins the other processes."""
     cuda = torch.cuda.is_available()
     if distributed.world_size() == 1:
         return torch.device("cuda" if cuda else "cpu")

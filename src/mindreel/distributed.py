@@ -27,7 +27,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number, from 0; the first one writes the files."""
+    """The number of this process, from 0; the first one writes the files."""
     return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 

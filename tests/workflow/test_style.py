@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mindreel.cli import ACTIONS, ELSEWHERE
 
 
@@ -38,9 +40,32 @@ def test_every_rule_says_what_it_needs(root):
         wanted = ["message:", "output:", "shell:"]
         if called := re.search(r"-m mindreel (\w+) (\w+)", text):
             module, _ = ELSEWHERE.get(called.groups(), (stage, None))
-            wanted += ["log:", "conda:", "threads:", "mem_mb=", "runtime=", f'fingerprint("{module}")']
+            wanted += ["log:", "conda:", "mem_mb=", "runtime=", f'fingerprint("{module}")']
         missing = [part for part in wanted if part not in text]
         assert not missing, f"{stage}: {text.splitlines()[0].strip()} lacks {', '.join(missing)}"
+
+
+def test_whatever_a_rule_puts_into_a_command_is_quoted(root):
+    """But for what the rules themselves say: numbers of threads and GPUs, and options that `flag` names."""
+    for stage, text in rules(root):
+        command = text.partition("shell:")[2].partition("use rule")[0]
+        flags = {f"params.{name}" for name in re.findall(r"(\w+)=flag\(", text)}
+        inserted = set(re.findall(r"\{([^{}]+)\}", command)) - {"LAUNCH", "threads", "resources.gpu"} - flags
+        bare = sorted(name for name in inserted if not name.endswith(":q"))
+        assert not bare, f"{stage}: {text.splitlines()[0].strip()} does not quote {', '.join(bare)}"
+
+
+def test_no_line_of_a_rule_is_long(root):
+    for path in [root / "Snakefile", *(root / "workflow").rglob("*.smk")]:
+        long = [n for n, line in enumerate(path.read_text().splitlines(), 1) if len(line) > 120]
+        assert not long, f"{path.name}: lines {long}"
+
+
+@pytest.mark.parametrize("options", [(), ("--configfile", "config/demo.yaml")])
+def test_snakemake_lint(checkout, options):
+    checkout.edit("config.yaml", "ignore: []", "ignore: [missing]")
+    found = checkout.snakemake("--lint", *options, check=False)
+    assert "in a good condition" in found, found
 
 
 def test_every_rule_calls_an_action_that_exists(root):

@@ -28,6 +28,11 @@ rule audit_leaks:
     message:
         "Looking for test frames in the training movies"
     shell:
-        "python -m mindreel audit leaks --train-frames {input.train_frames} --test-frames {input.test_frames} "
-        "--train-targets {input.train_targets} --test-features {input.test_features} --out {output} "
-        "--cfg {params.cfg:q} > {log} 2>&1"
+        "python -m mindreel audit leaks"
+        " --train-frames {input.train_frames:q}"
+        " --test-frames {input.test_frames:q}"
+        " --train-targets {input.train_targets:q}"
+        " --test-features {input.test_features:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -13,7 +13,6 @@ rule register_anatomy:
         "logs/{dataset}/bold/sub-{sub}/anatomy.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=6000,
         runtime="2h",
@@ -23,8 +22,11 @@ rule register_anatomy:
     message:
         "Registering the anatomy of sub-{wildcards.sub} to MNI"
     shell:
-        "python -m mindreel bold anatomy --t1w {input.t1w:q} --out {output} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel bold anatomy"
+        " --t1w {input.t1w:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule clean_raw_run:
@@ -44,13 +46,12 @@ rule clean_raw_run:
         run=pattern(RAW),
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=6000,
         runtime="2h",
     params:
         cfg=section("bold"),
-        sidecar=lambda wildcards, input: "--sidecar" if input.sidecar else "",
+        sidecar=flag("sidecar"),
         volumes=lambda wildcards: RAW[wildcards.run].volumes,
         tr_s=CONFIG.data.tr_s,
         header_tr="ignore" if "tr" in CONFIG.check.ignore else "check",
@@ -58,10 +59,19 @@ rule clean_raw_run:
     message:
         "Registering and cleaning run {wildcards.run}"
     shell:
-        "python -m mindreel bold clean --run {input.run:q} --source raw --volumes {params.volumes} --tr-s {params.tr_s} "
-        "--header-tr {params.header_tr} --anatomy {input.anatomy} {params.sidecar} {input.sidecar:q} --motion {output.motion} --tsnr {output.tsnr} --out {output.bold} "
-        "--cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel bold clean"
+        " --run {input.run:q}"
+        " --source raw"
+        " --volumes {params.volumes:q}"
+        " --tr-s {params.tr_s:q}"
+        " --header-tr {params.header_tr:q}"
+        " --anatomy {input.anatomy:q}"
+        " {params.sidecar} {input.sidecar:q}"
+        " --motion {output.motion:q}"
+        " --tsnr {output.tsnr:q}"
+        " --out {output.bold:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule clean_run:
@@ -78,7 +88,6 @@ rule clean_run:
         run=pattern(NORMALISED),
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime="20m",
@@ -92,6 +101,13 @@ rule clean_run:
     message:
         "Cleaning run {wildcards.run}"
     shell:
-        "python -m mindreel bold clean --run {input.run:q} --source {params.source} --volumes {params.volumes} "
-        "--tr-s {params.tr_s} --header-tr {params.header_tr} --tsnr {output.tsnr} --out {output.bold} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel bold clean"
+        " --run {input.run:q}"
+        " --source {params.source:q}"
+        " --volumes {params.volumes:q}"
+        " --tr-s {params.tr_s:q}"
+        " --header-tr {params.header_tr:q}"
+        " --tsnr {output.tsnr:q}"
+        " --out {output.bold:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

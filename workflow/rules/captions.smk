@@ -23,6 +23,9 @@ rule describe_frames:
     message:
         "Describing the frames of {wildcards.segment}"
     shell:
-        "python -m mindreel captions describe --frames {input.frames} --model {input.model} "
-        "--out {output} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel captions describe"
+        " --frames {input.frames:q}"
+        " --model {input.model:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -1,13 +1,15 @@
 # The only helpers: the checked configuration, the sample sheet, and whose artifact a file is.
 import re
 import sys
+from shlex import quote
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
-# the package need not be installed where Snakemake runs
-sys.path.insert(0, workflow.basedir + "/src")
+# this repository, wherever Snakemake runs: another workflow may import this one
+ROOT = Path(workflow.current_basedir).parents[1]
+sys.path.insert(0, str(ROOT / "src"))  # the package need not be installed
 
 from mindreel.dataset.check import before_plan
 from mindreel.config import validate
@@ -17,22 +19,44 @@ from mindreel.plan.experiments import PLANNED, STAGES, owner
 from mindreel.plan.fingerprint import fingerprint
 from mindreel.dataset.sheet import Sheet, by_subject
 
+
+def hcp_runs():
+    """HCP subject -> its runs: simulated ones are named by the workflow, real ones found on disk."""
+    if CONFIG.simulate is None:
+        return by_subject(CONFIG.hcp.pattern)
+    subjects = [str(100001 + i) for i in range(CONFIG.simulate.hcp_subjects)]
+    folder = f"results/{CONFIG.dataset}/simulate/hcp"
+    return {subject: [f"{folder}/{subject}.dtseries.nii"] for subject in subjects}
+
+
+def ours(path):
+    """A file or folder as named from the working folder, or else from this repository."""
+    return (
+        path if Path(path).exists() or not (ROOT / path).exists() else f"{ROOT}/{path}"
+    )
+
+
 try:
     CONFIG = validate(config)
+    data = CONFIG.data.model_copy(update={"sheet": ours(CONFIG.data.sheet)})
+    CONFIG = CONFIG.model_copy(update={"data": data})
     SHEET = Sheet(CONFIG)
     if CONFIG.simulate is None and workflow.is_main_process:
         before_plan(CONFIG, SHEET)
-    HCP_FOUND = {} if CONFIG.simulate else by_subject(CONFIG.hcp.pattern)
+    HCP_RUNS = hcp_runs()
 except InputError as error:
     sys.exit(f"mindreel: {error}")
 
 # rules call the package of this checkout, installed or not
-shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(str(ROOT))}/src; ")
 
 DATASET = CONFIG.dataset
 RESULTS = f"results/{DATASET}"
-# what a training starts with if it has more than one GPU: a process for each
-TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node"
+# how a training starts: with more than one GPU a process for each
+LAUNCH = (
+    "python $([ {resources.gpu} -gt 1 ] && "
+    "echo -m torch.distributed.run --standalone --nproc-per-node {resources.gpu})"
+)
 # what experiments.STAGES has beside the stages, and the stage that it is a part of
 PARTS = {"pretrain": "mbm", "captioned": "sampling"}
 
@@ -43,7 +67,7 @@ wildcard_constraints:
     segment="|".join(SHEET.segments()),
     repeat=r"\d+",
     owner="|".join(CONFIG.experiments),
-    control=f"({'|'.join(CONDITIONS)})" + r"(_\d+)?",
+    control=rf"({'|'.join(CONDITIONS)})(_\d+)?",
     shard="|".join([*SHEET.segments("test"), "all"]),
 
 
@@ -65,6 +89,15 @@ def section(name, whole=False):
     return find
 
 
+def flag(name):
+    """A params function: the option --NAME if the rule's input of that name is there, else nothing."""
+
+    def find(wildcards, input):
+        return f"--{name}" if input.get(name) else ""
+
+    return find
+
+
 def seed_of(name):
     """The seed of a section of the experiment that owns the artifact, where nothing else of the section matters."""
 
@@ -75,8 +108,38 @@ def seed_of(name):
     return find
 
 
+def data_root(wildcards):
+    """A params function: the folder of the data set."""
+    return CONFIG.data.root
+
+
+def hcp_folders(wildcards):
+    """An input function: the folder of every HCP subject."""
+    if not HCP_RUNS:
+        raise WorkflowError(
+            f"no HCP run matches {CONFIG.hcp.pattern}: get some, correct hcp.pattern, "
+            "or set mbm.init to scratch"
+        )
+    return [f"{RESULTS}/hcp/sub-{subject}" for subject in HCP_RUNS]
+
+
+def pretrained(wildcards):
+    """An input function: the masked autoencoder that tuning starts from, if `mbm.init` names one."""
+    init = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub).mbm.init
+    if init == "hcp":
+        return made("pretrain", "hcp")(wildcards)
+    if init in ("scratch", "none"):
+        return []
+    if not Path(init, "config.json").exists():
+        raise WorkflowError(
+            f"mbm.init: {init} holds no model; convert a released checkpoint with `mindreel mbm import`, "
+            "or name hcp, scratch, none or the folder of a masked autoencoder"
+        )
+    return init
+
+
 def made(stage, path):
-    """An input function: `path` below the folder of the experiment that owns what `wildcards.owner` needs of a stage."""
+    """An input function: `path` in the folder of the experiment that owns what `wildcards.owner` needs of a stage."""
 
     def find(wildcards):
         name = owner(CONFIG, wildcards.owner, stage)
@@ -89,10 +152,10 @@ def made(stage, path):
 def shards(wildcards):
     """An input function: what the jobs make that a control's clips are shared among, in the order of the clips."""
     experiment = CONFIG.experiments[wildcards.owner]
-    folder = f"{RESULTS}/sampling/{wildcards.owner}"
+    folder = Path(RESULTS, "sampling", wildcards.owner)
     if "sub" in wildcards.keys():
         experiment = experiment.of_subject(wildcards.sub)
-        folder += f"/sub-{wildcards.sub}"
+        folder = folder / f"sub-{wildcards.sub}"
     whole = experiment.sampling.shard == "all"
     names = ["all"] if whole else SHEET.segments("test")
     return [f"{folder}/{wildcards.control}/{name}.npy" for name in names]
@@ -147,7 +210,7 @@ def runs(split):
 
 
 def paired(wildcards):
-    """An input function: the targets of every row of a subject's train.npy, a segment's or (roi.repeats: stack) a run's."""
+    """An input function: the targets of every row of train.npy: a segment's, or (roi.repeats: stack) a run's."""
     rows = list(SHEET.runs(wildcards.sub, "train").segment)
     whole = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub)
     if whole.roi.repeats == "average":
@@ -164,18 +227,16 @@ def paired_frames(wildcards):
 
 def sidecar(path):
     """The JSON file beside a raw run, if slice timing is to be corrected by it."""
-    beside = path.removesuffix(".gz").removesuffix(".nii") + ".json"
+    beside = f"{path.removesuffix('.gz').removesuffix('.nii')}.json"
     return present(beside) if CONFIG.bold.slice_timing else []
 
 
 def model(name):
     """A pretrained model's folder: the one that the configuration names, or where its hub id is downloaded to."""
     named = getattr(CONFIG.fetch, name)
-    return (
-        named
-        if (Path(workflow.basedir) / named).is_dir()
-        else f"resources/models/{named.replace('/', '--')}"
-    )
+    if Path(ours(named)).is_dir():
+        return ours(named)
+    return f"resources/models/{'--'.join(Path(named).parts)}"
 
 
 def present(path):
@@ -225,15 +286,15 @@ def compared_clips():
 def benchmarks(wildcards):
     """A params function: RULE=REGEX, the paths of the benchmark files of every rule that has any."""
     found = []
-    for rule in workflow.rules:
-        if rule.benchmark:
-            constraints = rule.wildcard_constraints
-            parts = re.split(r"\{(\w+)(?:,[^{}]*)?\}", str(rule.benchmark))
+    for each in workflow.rules:
+        if each.benchmark:
+            constraints = each.wildcard_constraints
+            parts = re.split(r"\{(\w+)(?:,[^{}]*)?\}", str(each.benchmark))
             names = [
                 f"({constraints.get(p, '[^/]+')})" if i % 2 else re.escape(p)
                 for i, p in enumerate(parts)
             ]
-            found.append(f"{rule.name}={''.join(names)}")
+            found.append(f"{each.name}={''.join(names)}")
     return found
 
 
@@ -251,19 +312,17 @@ def pictures():
     return drawn
 
 
-def subjects_of(experiment, *stages, path=""):
-    """`path` in every subject's folder of stages, each under the experiment that owns it."""
+def subjects_of(experiment, *stages):
+    """Every subject's folder of stages, each under the experiment that owns it."""
     names = [
         (stage, owner(CONFIG, experiment, stage), sub)
         for stage in stages
         for sub in SHEET.subjects
     ]
-    return [f"{RESULTS}/{stage}/{name}/sub-{sub}{path}" for stage, name, sub in names]
+    return [f"{RESULTS}/{stage}/{name}/sub-{sub}" for stage, name, sub in names]
 
 
-def everywhere(stage, path=""):
-    """`path` in every subject's folder of a stage, for every experiment of `run`, each once."""
-    found = [
-        folder for name in CONFIG.run for folder in subjects_of(name, stage, path=path)
-    ]
-    return list(dict.fromkeys(found))
+def everywhere(stage, name=""):
+    """Every subject's folder of a stage, for every experiment of `run`, each once; or the file of that name in it."""
+    folders = [folder for each in CONFIG.run for folder in subjects_of(each, stage)]
+    return [str(Path(folder, name)) for folder in dict.fromkeys(folders)]

@@ -24,8 +24,13 @@ rule train_contrastive:
     message:
         "Bringing the encoder of sub-{wildcards.sub} into CLIP space"
     shell:
-        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel contrastive train "
-        "--mbm {input.mbm} --bold {input.bold} --targets {input.targets} --frames {input.frames} --out {output} "
-        "--scratch scratch/{wildcards.dataset}/contrastive/{wildcards.owner}/sub-{wildcards.sub} "
-        "--encoder {params.encoder:q} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        f"{LAUNCH} -m mindreel contrastive train"
+        " --mbm {input.mbm:q}"
+        " --bold {input.bold:q}"
+        " --targets {input.targets:q}"
+        " --frames {input.frames:q}"
+        " --out {output:q}"
+        " --scratch scratch/{wildcards.dataset:q}/contrastive/{wildcards.owner:q}/sub-{wildcards.sub:q}"
+        " --encoder {params.encoder:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -24,12 +24,18 @@ rule extract_features:
     message:
         "Looking at the clips of sub-{wildcards.sub} with classifiers and encoders"
     shell:
-        "python -m mindreel features extract --clips {input.clips} --image-classifier {input.image_classifier} "
-        "--video-classifier {input.video_classifier} --clip {input.clip} --diffusion {input.diffusion} --out {output} "
-        "--cfg {params.cfg:q} > {log} 2>&1"
+        "python -m mindreel features extract"
+        " --clips {input.clips:q}"
+        " --image-classifier {input.image_classifier:q}"
+        " --video-classifier {input.video_classifier:q}"
+        " --clip {input.clip:q}"
+        " --diffusion {input.diffusion:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
-rule extract_true_features:
+use rule extract_features as extract_true_features with:
     input:
         clips=segments("stimuli", "test", ".npy"),
         image_classifier=model("image_classifier"),
@@ -42,19 +48,5 @@ rule extract_true_features:
         "logs/{dataset}/features/true.log",
     benchmark:
         "logs/{dataset}/features/true.tsv"
-    conda:
-        "../../envs/mindreel.yaml"
-    threads: 2
-    resources:
-        mem_mb=16000,
-        runtime="4h",
-        gpu=1,
-    params:
-        cfg=section("features"),
-        code=fingerprint("features"),
     message:
         "Looking at the true test clips with classifiers and encoders"
-    shell:
-        "python -m mindreel features extract --clips {input.clips} --image-classifier {input.image_classifier} "
-        "--video-classifier {input.video_classifier} --clip {input.clip} --diffusion {input.diffusion} --out {output} "
-        "--cfg {params.cfg:q} > {log} 2>&1"

@@ -7,7 +7,6 @@ rule fetch_model:
         "logs/fetch/{name}.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime="2h",
@@ -17,5 +16,7 @@ rule fetch_model:
     message:
         "Downloading {params.hub}"
     shell:
-        "python -m mindreel fetch model --name {params.hub:q} --out {output} "
-        "> {log} 2>&1"
+        "python -m mindreel fetch model"
+        " --name {params.hub:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"

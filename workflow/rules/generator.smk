@@ -28,7 +28,10 @@ rule train_generator:
     message:
         "Tuning the video generator with captions"
     shell:
-        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel generator train "
-        "--model {input.model} --targets {input.targets} --out {output} "
-        "--scratch scratch/{wildcards.dataset}/generator/{wildcards.owner} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        f"{LAUNCH} -m mindreel generator train"
+        " --model {input.model:q}"
+        " --targets {input.targets:q}"
+        " --out {output:q}"
+        " --scratch scratch/{wildcards.dataset:q}/generator/{wildcards.owner:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

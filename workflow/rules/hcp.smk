@@ -1,20 +1,3 @@
-# HCP subject -> its runs: simulated ones are named by the workflow, real ones found on disk
-HCP_RUNS = HCP_FOUND
-if CONFIG.simulate:
-    HCP_RUNS = {
-        subject: [run] for subject, run in zip(HCP_SUBJECTS, SIMULATED_HCP, strict=True)
-    }
-
-
-def hcp_folders(wildcards):
-    if not HCP_RUNS:
-        raise WorkflowError(
-            f"no HCP run matches {CONFIG.hcp.pattern}: get some, correct hcp.pattern, "
-            "or set mbm.init to scratch"
-        )
-    return [f"{RESULTS}/hcp/sub-{subject}" for subject in HCP_RUNS]
-
-
 rule segment_hcp_subject:
     input:
         runs=lambda wildcards: HCP_RUNS[wildcards.hcp_subject],
@@ -28,7 +11,6 @@ rule segment_hcp_subject:
         hcp_subject=pattern(HCP_RUNS),
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=1500,
         runtime="1h",
@@ -38,9 +20,12 @@ rule segment_hcp_subject:
     message:
         "Cutting the runs of HCP subject {wildcards.hcp_subject} into segments"
     shell:
-        "python -m mindreel hcp segments --subject {wildcards.hcp_subject} --runs {input.runs:q} --out {output} "
-        "--cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel hcp segments"
+        " --subject {wildcards.hcp_subject:q}"
+        " --runs {input.runs:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule gather_hcp_segments:
@@ -56,7 +41,6 @@ rule gather_hcp_segments:
         "logs/{dataset}/hcp/runs.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=1500,
         runtime="30m",
@@ -66,6 +50,10 @@ rule gather_hcp_segments:
     message:
         "Listing the segments of all HCP subjects"
     shell:
-        "python -m mindreel hcp gather --subjects {input.subjects} --index {output.index} --skipped {output.skipped} "
-        "--summary {output.summary} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel hcp gather"
+        " --subjects {input.subjects:q}"
+        " --index {output.index:q}"
+        " --skipped {output.skipped:q}"
+        " --summary {output.summary:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -1,17 +1,3 @@
-def pretrained(wildcards):
-    init = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub).mbm.init
-    if init == "hcp":
-        return made("pretrain", "hcp")(wildcards)
-    if init in ("scratch", "none"):
-        return []
-    if not Path(init, "config.json").exists():
-        raise WorkflowError(
-            f"mbm.init: {init} holds no model; convert a released checkpoint with `mindreel mbm import`, "
-            "or name hcp, scratch, none or the folder of a masked autoencoder"
-        )
-    return init
-
-
 rule pretrain_encoder:
     input:
         segments="results/{dataset}/hcp/runs.tsv",
@@ -34,10 +20,12 @@ rule pretrain_encoder:
     message:
         "Pretraining the encoder on HCP"
     shell:
-        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel mbm pretrain "
-        "--segments results/{wildcards.dataset}/hcp --out {output} "
-        "--scratch scratch/{wildcards.dataset}/mbm/{wildcards.owner}/hcp --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        f"{LAUNCH} -m mindreel mbm pretrain"
+        " --segments results/{wildcards.dataset:q}/hcp"
+        " --out {output:q}"
+        " --scratch scratch/{wildcards.dataset:q}/mbm/{wildcards.owner:q}/hcp"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule tune_encoder:
@@ -60,15 +48,16 @@ rule tune_encoder:
     params:
         sizes=section("pretrain"),
         cfg=section("mbm"),
-        pretrained=lambda wildcards, input: (
-            f"--pretrained {input.pretrained}" if input.pretrained else ""
-        ),
+        pretrained=flag("pretrained"),
         code=fingerprint("mbm"),
     message:
         "Tuning the encoder on sub-{wildcards.sub}"
     shell:
-        "python $([ {resources.gpu} -gt 1 ] && echo {TORCHRUN} {resources.gpu}) -m mindreel mbm tune "
-        "--bold {input.bold} {params.pretrained} --out {output} "
-        "--scratch scratch/{wildcards.dataset}/mbm/{wildcards.owner}/sub-{wildcards.sub} "
-        "--sizes {params.sizes:q} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        f"{LAUNCH} -m mindreel mbm tune"
+        " --bold {input.bold:q}"
+        " {params.pretrained} {input.pretrained:q}"
+        " --out {output:q}"
+        " --scratch scratch/{wildcards.dataset:q}/mbm/{wildcards.owner:q}/sub-{wildcards.sub:q}"
+        " --sizes {params.sizes:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

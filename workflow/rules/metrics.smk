@@ -29,8 +29,15 @@ rule score_clips:
     message:
         "Scoring the clips of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel metrics score --clips {input.clips} --frames {input.frames} --features {input.features} "
-        "--true-features {input.true_features} --out {output} --workers {threads} --cfg {params.cfg:q} > {log} 2>&1"
+        "python -m mindreel metrics score"
+        " --clips {input.clips:q}"
+        " --frames {input.frames:q}"
+        " --features {input.features:q}"
+        " --true-features {input.true_features:q}"
+        " --out {output:q}"
+        " --workers {threads}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule compare_experiments:
@@ -49,7 +56,6 @@ rule compare_experiments:
         "logs/{dataset}/metrics/comparison.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime="30m",
@@ -59,4 +65,8 @@ rule compare_experiments:
     message:
         "Testing the experiments against the first one"
     shell:
-        "python -m mindreel metrics compare --metrics {input} --out {output} --cfg {params.cfg:q} > {log} 2>&1"
+        "python -m mindreel metrics compare"
+        " --metrics {input:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -21,7 +21,6 @@ rule draw_selection:
         "logs/{dataset}/pictures/roi/{owner}/sub-{sub}.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime="10m",
@@ -30,8 +29,11 @@ rule draw_selection:
     message:
         "Drawing the voxel selection of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel pictures selection --maps {input.maps} --summary {input.summary} --out {output} "
-        "> {log} 2>&1"
+        "python -m mindreel pictures selection"
+        " --maps {input.maps:q}"
+        " --summary {input.summary:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule draw_quality:
@@ -52,18 +54,20 @@ rule draw_quality:
         "logs/{dataset}/pictures/bold/sub-{sub}.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime="10m",
     params:
-        motion=lambda wildcards, input: "--motion" if input.motion else "",
+        motion=flag("motion"),
         code=fingerprint("pictures"),
     message:
         "Drawing head motion and temporal SNR of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel pictures quality --tsnr {input.tsnr} {params.motion} {input.motion} --out {output} "
-        "> {log} 2>&1"
+        "python -m mindreel pictures quality"
+        " --tsnr {input.tsnr:q}"
+        " {params.motion} {input.motion:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule draw_attention:
@@ -88,7 +92,6 @@ rule draw_attention:
         "logs/{dataset}/pictures/attention/{owner}/sub-{sub}.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime="10m",
@@ -97,4 +100,7 @@ rule draw_attention:
     message:
         "Drawing the attention of the encoders of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel pictures attention --attention {input} --out {output} > {log} 2>&1"
+        "python -m mindreel pictures attention"
+        " --attention {input:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"

@@ -1,12 +1,16 @@
 rule resolve_config:
     output:
         "results/{dataset}/config.json",
+    log:
+        "logs/{dataset}/report/config.log",
+    conda:
+        "../../envs/mindreel.yaml"
     params:
         config=lambda wildcards: CONFIG.model_dump_json(),
     message:
         "Writing the resolved configuration"
     shell:
-        "printf '%s' {params.config:q} > {output}"
+        "printf '%s' {params.config:q} > {output:q} 2> {log:q}"
 
 
 rule note_provenance:
@@ -18,7 +22,6 @@ rule note_provenance:
         "logs/{dataset}/report/provenance.log",
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime="5m",
@@ -27,18 +30,21 @@ rule note_provenance:
     message:
         "Noting configuration, code, packages and machine"
     shell:
-        "python -m mindreel report provenance --config {input} --out {output} > {log} 2>&1"
+        "python -m mindreel report provenance"
+        " --config {input:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule write_tables:
     input:
         metrics=everywhere("metrics"),
-        voxels=everywhere("roi", "/voxels.tsv"),
+        voxels=everywhere("roi", "voxels.tsv"),
         attention=everywhere("attention"),
         comparison="results/{dataset}/metrics/comparison.tsv",
         audit="results/{dataset}/audit",
         provenance="results/{dataset}/provenance.json",
-        published="resources/published.tsv",
+        published=ours("resources/published.tsv"),
         measured=trainings() + pictures(),  # their cost is in the tables
     output:
         report(
@@ -54,7 +60,6 @@ rule write_tables:
         "logs/{dataset}/report/tables.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime="30m",
@@ -67,11 +72,20 @@ rule write_tables:
     message:
         "Writing the report's tables"
     shell:
-        "python -m mindreel report tables --experiments {params.experiments} --subjects {params.subjects} "
-        "--metrics {input.metrics} --selections {params.selections} --attention {input.attention} "
-        "--comparison {input.comparison} --audit {input.audit} --published {input.published} "
-        "--provenance {input.provenance} --logs logs/{wildcards.dataset} --benchmarks {params.benchmarks:q} "
-        "--out {output} > {log} 2>&1"
+        "python -m mindreel report tables"
+        " --experiments {params.experiments:q}"
+        " --subjects {params.subjects:q}"
+        " --metrics {input.metrics:q}"
+        " --selections {params.selections:q}"
+        " --attention {input.attention:q}"
+        " --comparison {input.comparison:q}"
+        " --audit {input.audit:q}"
+        " --published {input.published:q}"
+        " --provenance {input.provenance:q}"
+        " --logs logs/{wildcards.dataset:q}"
+        " --benchmarks {params.benchmarks:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule draw_scores:
@@ -92,7 +106,6 @@ rule draw_scores:
         "logs/{dataset}/report/figures.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime="30m",
@@ -104,15 +117,20 @@ rule draw_scores:
     message:
         "Drawing scores and training curves"
     shell:
-        "python -m mindreel report draw --experiments {params.experiments} --subjects {params.subjects} "
-        "--metrics {input.metrics} --histories {params.histories} --out {output} > {log} 2>&1"
+        "python -m mindreel report draw"
+        " --experiments {params.experiments:q}"
+        " --subjects {params.subjects:q}"
+        " --metrics {input.metrics:q}"
+        " --histories {params.histories:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule write_report:
     input:
         metrics=everywhere("metrics"),
         clips=compared_clips(),
-        films=everywhere("sampling", "/fmri.mp4"),
+        films=everywhere("sampling", "fmri.mp4"),
         frames=segments("stimuli", "test", ".npy"),
         captions=segments("captions", "test", ".tsv"),
         generators=generators(),
@@ -121,7 +139,10 @@ rule write_report:
         drawn="results/{dataset}/report/figures",
         tables="results/{dataset}/report/tables",
         template=multiext(
-            "src/mindreel/reporting/page/", "index.html.j2", "style.css", "script.js"
+            f"{ROOT}/src/mindreel/reporting/page/",
+            "index.html.j2",
+            "style.css",
+            "script.js",
         ),
     output:
         report(
@@ -135,21 +156,30 @@ rule write_report:
         "logs/{dataset}/report/page.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=6000,
         runtime="1h",
     params:
         cfg=section("report"),
-        results=RESULTS,
         experiments=CONFIG.run,
         subjects=SHEET.subjects,
         code=fingerprint("report"),
     message:
         "Writing the report"
     shell:
-        "python -m mindreel report page --results {params.results} --experiments {params.experiments} "
-        "--subjects {params.subjects} --metrics {input.metrics} --clips {input.clips} --frames {input.frames} "
-        "--captions {input.captions} --generators {input.generators} --pictures {input.pictures} "
-        "--provenance {input.provenance} --drawn {input.drawn} --tables {input.tables} --out {output} "
-        "--cfg {params.cfg:q} > {log} 2>&1"
+        "python -m mindreel report page"
+        " --results results/{wildcards.dataset:q}"
+        " --experiments {params.experiments:q}"
+        " --subjects {params.subjects:q}"
+        " --metrics {input.metrics:q}"
+        " --clips {input.clips:q}"
+        " --frames {input.frames:q}"
+        " --captions {input.captions:q}"
+        " --generators {input.generators:q}"
+        " --pictures {input.pictures:q}"
+        " --provenance {input.provenance:q}"
+        " --drawn {input.drawn:q}"
+        " --tables {input.tables:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -21,9 +21,15 @@ rule select_voxels:
     message:
         "Selecting the reproducible voxels of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel roi select --bold {input} --voxels {output.voxels} --maps {output.maps} "
-        "--summary {output.summary} --dataset {wildcards.dataset} --subject {wildcards.sub} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel roi select"
+        " --bold {input:q}"
+        " --voxels {output.voxels:q}"
+        " --maps {output.maps:q}"
+        " --summary {output.summary:q}"
+        " --dataset {wildcards.dataset:q}"
+        " --subject {wildcards.sub:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule gather_training_voxels:
@@ -40,7 +46,6 @@ rule gather_training_voxels:
         "logs/{dataset}/roi/{owner}/sub-{sub}_train.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=8000,
         runtime="30m",
@@ -52,10 +57,16 @@ rule gather_training_voxels:
     message:
         "Gathering the training data of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel roi train --voxels {input.voxels} --bold {input.bold} --out {output.bold} "
-        "--statistics {output.statistics} --pairs {output.pairs} --tr-s {params.tr_s} --frames {params.frames} "
-        "--cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel roi train"
+        " --voxels {input.voxels:q}"
+        " --bold {input.bold:q}"
+        " --out {output.bold:q}"
+        " --statistics {output.statistics:q}"
+        " --pairs {output.pairs:q}"
+        " --tr-s {params.tr_s:q}"
+        " --frames {params.frames:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule gather_test_voxels:
@@ -72,7 +83,6 @@ rule gather_test_voxels:
         "logs/{dataset}/roi/{owner}/sub-{sub}_test.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=8000,
         runtime="30m",
@@ -83,9 +93,15 @@ rule gather_test_voxels:
     message:
         "Gathering the test data of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel roi test --voxels {input.voxels} --statistics {input.statistics} --bold {input.bold} "
-        "--out {output.bold} --pairs {output.pairs} --tr-s {params.tr_s} --frames {params.frames} "
-        "> {log} 2>&1"
+        "python -m mindreel roi test"
+        " --voxels {input.voxels:q}"
+        " --statistics {input.statistics:q}"
+        " --bold {input.bold:q}"
+        " --out {output.bold:q}"
+        " --pairs {output.pairs:q}"
+        " --tr-s {params.tr_s:q}"
+        " --frames {params.frames:q}"
+        " > {log:q} 2>&1"
 
 
 rule sweep_lag:
@@ -111,6 +127,10 @@ rule sweep_lag:
     message:
         "Sweeping the haemodynamic delay of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel roi lag --bold {input.bold} --targets {input.targets} --out {output.table} "
-        "--figure {output.figure} --tr-s {params.tr_s} "
-        "> {log} 2>&1"
+        "python -m mindreel roi lag"
+        " --bold {input.bold:q}"
+        " --targets {input.targets:q}"
+        " --out {output.table:q}"
+        " --figure {output.figure:q}"
+        " --tr-s {params.tr_s:q}"
+        " > {log:q} 2>&1"

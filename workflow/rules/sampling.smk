@@ -28,12 +28,21 @@ rule sample_clips:
     message:
         "Reconstructing what sub-{wildcards.sub} saw ({wildcards.control}, {wildcards.shard})"
     shell:
-        "python -m mindreel sampling sample --cotrained {input.cotrained} --model {input.model} --bold {input.bold} "
-        "--train-bold {input.train_bold} --empty {input.empty} --subject {wildcards.sub} --control {wildcards.control} "
-        "--segments {params.segments} --out {output} "
-        "--scratch scratch/{wildcards.dataset}/sampling/{wildcards.owner}/sub-{wildcards.sub}/{wildcards.control} "
-        "--encoder {params.encoder:q} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel sampling sample"
+        " --cotrained {input.cotrained:q}"
+        " --model {input.model:q}"
+        " --bold {input.bold:q}"
+        " --train-bold {input.train_bold:q}"
+        " --empty {input.empty:q}"
+        " --subject {wildcards.sub:q}"
+        " --control {wildcards.control:q}"
+        " --segments {params.segments:q}"
+        " --out {output:q}"
+        " --scratch scratch/{wildcards.dataset:q}/sampling/{wildcards.owner:q}/sub-{wildcards.sub:q}/"
+        "{wildcards.control:q}"
+        " --encoder {params.encoder:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule sample_captions:
@@ -63,12 +72,16 @@ rule sample_captions:
     message:
         "Sampling the clips of the test captions ({wildcards.control}, {wildcards.shard})"
     shell:
-        "python -m mindreel sampling captions --generator {input.generator} --model {input.model} "
-        "--targets {input.targets} --control {wildcards.control} "
-        "--segments {params.segments} --out {output} "
-        "--scratch scratch/{wildcards.dataset}/sampling/{wildcards.owner}/{wildcards.control} "
-        "--cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel sampling captions"
+        " --generator {input.generator:q}"
+        " --model {input.model:q}"
+        " --targets {input.targets:q}"
+        " --control {wildcards.control:q}"
+        " --segments {params.segments:q}"
+        " --out {output:q}"
+        " --scratch scratch/{wildcards.dataset:q}/sampling/{wildcards.owner:q}/{wildcards.control:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"
 
 
 rule retrieve_clips:
@@ -85,7 +98,6 @@ rule retrieve_clips:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_retrieved.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=8000,
         runtime="1h",
@@ -95,8 +107,14 @@ rule retrieve_clips:
     message:
         "Looking for the training clips that are nearest to what sub-{wildcards.sub}'s fMRI says"
     shell:
-        "python -m mindreel sampling retrieve --contrastive {input.contrastive} --bold {input.bold} "
-        "--targets {input.targets} --frames {input.frames} --out {output} --encoder {params.encoder:q} > {log} 2>&1"
+        "python -m mindreel sampling retrieve"
+        " --contrastive {input.contrastive:q}"
+        " --bold {input.bold:q}"
+        " --targets {input.targets:q}"
+        " --frames {input.frames:q}"
+        " --out {output:q}"
+        " --encoder {params.encoder:q}"
+        " > {log:q} 2>&1"
 
 
 rule draw_clips:
@@ -111,7 +129,6 @@ rule draw_clips:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_random.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime="30m",
@@ -121,8 +138,13 @@ rule draw_clips:
     message:
         "Drawing a training clip at random for every test clip of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel sampling draw --frames {input.frames} --true {input.true} --subject {wildcards.sub} "
-        "--seed {params.seed} --out {output} > {log} 2>&1"
+        "python -m mindreel sampling draw"
+        " --frames {input.frames:q}"
+        " --true {input.true:q}"
+        " --subject {wildcards.sub:q}"
+        " --seed {params.seed:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule gather_clips:
@@ -138,7 +160,6 @@ rule gather_clips:
         control=r"(fmri|shuffled|mean)(_\d+)?",
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime="30m",
@@ -148,7 +169,10 @@ rule gather_clips:
     message:
         "Gathering the clips of sub-{wildcards.sub} ({wildcards.control})"
     shell:
-        "python -m mindreel sampling gather --shards {input} --out {output} > {log} 2>&1"
+        "python -m mindreel sampling gather"
+        " --shards {input:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 use rule gather_clips as gather_captioned_clips with:
@@ -181,7 +205,6 @@ rule film_clips:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_film.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime="30m",
@@ -191,8 +214,12 @@ rule film_clips:
     message:
         "Filming true and reconstructed clips of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel sampling film --clips {input.clips} --frames {input.frames} --fps {params.fps} --out {output} "
-        "> {log} 2>&1"
+        "python -m mindreel sampling film"
+        " --clips {input.clips:q}"
+        " --frames {input.frames:q}"
+        " --fps {params.fps:q}"
+        " --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule reconstruct_segment:
@@ -227,9 +254,18 @@ rule reconstruct_segment:
     message:
         "Reconstructing all of {wildcards.segment} that sub-{wildcards.sub} saw as one movie"
     shell:
-        "python -m mindreel sampling stretch --cotrained {input.cotrained} --model {input.model} --bold {input.bold} "
-        "--train-bold {input.train_bold} --empty {input.empty} --frames {input.frames} --subject {wildcards.sub} "
-        "--segment {params.number} --fps {params.fps} --out {output} "
-        "--scratch scratch/{wildcards.dataset}/sampling/{wildcards.owner}/sub-{wildcards.sub}/long "
-        "--encoder {params.encoder:q} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel sampling stretch"
+        " --cotrained {input.cotrained:q}"
+        " --model {input.model:q}"
+        " --bold {input.bold:q}"
+        " --train-bold {input.train_bold:q}"
+        " --empty {input.empty:q}"
+        " --frames {input.frames:q}"
+        " --subject {wildcards.sub:q}"
+        " --segment {params.number:q}"
+        " --fps {params.fps:q}"
+        " --out {output:q}"
+        " --scratch scratch/{wildcards.dataset:q}/sampling/{wildcards.owner:q}/sub-{wildcards.sub:q}/long"
+        " --encoder {params.encoder:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

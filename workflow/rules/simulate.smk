@@ -1,9 +1,4 @@
-SIMULATED_HCP = []
 if CONFIG.simulate:
-    HCP_SUBJECTS = [str(100001 + i) for i in range(CONFIG.simulate.hcp_subjects)]
-    SIMULATED_HCP = expand(
-        f"{RESULTS}/simulate/hcp/{{hcp_subject}}.dtseries.nii", hcp_subject=HCP_SUBJECTS
-    )
 
     rule simulate_movie:
         output:
@@ -15,7 +10,6 @@ if CONFIG.simulate:
             f"logs/{DATASET}/simulate/{{segment}}.tsv"
         conda:
             "../../envs/mindreel.yaml"
-        threads: 1
         resources:
             mem_mb=1000,
             runtime="10m",
@@ -27,9 +21,14 @@ if CONFIG.simulate:
         message:
             "Drawing the movie {wildcards.segment}"
         shell:
-            "python -m mindreel simulate movie --segment {wildcards.segment} --volumes {params.volumes} "
-            "--tr-s {params.tr_s} --movie {output.movie} --scenes {output.scenes} --cfg {params.cfg:q} "
-            "> {log} 2>&1"
+            "python -m mindreel simulate movie"
+            " --segment {wildcards.segment:q}"
+            " --volumes {params.volumes:q}"
+            " --tr-s {params.tr_s:q}"
+            " --movie {output.movie:q}"
+            " --scenes {output.scenes:q}"
+            " --cfg {params.cfg:q}"
+            " > {log:q} 2>&1"
 
     # one rule per subject, since a subject's runs are a list that wildcards cannot spell
     for subject in SHEET.subjects:
@@ -57,7 +56,6 @@ if CONFIG.simulate:
                 f"logs/{DATASET}/simulate/sub-{subject}.tsv"
             conda:
                 "../../envs/mindreel.yaml"
-            threads: 1
             resources:
                 mem_mb=3000,
                 runtime="30m",
@@ -66,14 +64,21 @@ if CONFIG.simulate:
                 cfg=section("simulate"),
                 data=section("data"),
                 bold=section("bold"),
-                root=CONFIG.data.root,
+                root=data_root,
                 code=fingerprint("simulate"),
             message:
                 "Scanning subject {params.subject} of the small world"
             shell:
-                "python -m mindreel simulate subject --subject {params.subject} --sheet {input.sheet} "
-                "--scenes {input.scenes} --root {params.root} --truth {output.truth} "
-                "--cfg {params.cfg:q} --data {params.data:q} --bold {params.bold:q} > {log} 2>&1"
+                "python -m mindreel simulate subject"
+                " --subject {params.subject:q}"
+                " --sheet {input.sheet:q}"
+                " --scenes {input.scenes:q}"
+                " --root {params.root:q}"
+                " --truth {output.truth:q}"
+                " --cfg {params.cfg:q}"
+                " --data {params.data:q}"
+                " --bold {params.bold:q}"
+                " > {log:q} 2>&1"
 
     rule simulate_hcp:
         output:
@@ -84,7 +89,6 @@ if CONFIG.simulate:
             f"logs/{DATASET}/simulate/hcp/{{hcp_subject}}.tsv"
         conda:
             "../../envs/mindreel.yaml"
-        threads: 1
         resources:
             mem_mb=2000,
             runtime="30m",
@@ -94,5 +98,8 @@ if CONFIG.simulate:
         message:
             "Scanning HCP-like subject {wildcards.hcp_subject}"
         shell:
-            "python -m mindreel simulate hcp --subject {wildcards.hcp_subject} --run {output} --cfg {params.cfg:q} "
-            "> {log} 2>&1"
+            "python -m mindreel simulate hcp"
+            " --subject {wildcards.hcp_subject:q}"
+            " --run {output:q}"
+            " --cfg {params.cfg:q}"
+            " > {log:q} 2>&1"

@@ -9,7 +9,6 @@ rule extract_frames:
         "logs/{dataset}/stimuli/{segment}.tsv"
     conda:
         "../../envs/mindreel.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime="30m",
@@ -21,6 +20,10 @@ rule extract_frames:
     message:
         "Extracting the frames of {wildcards.segment}"
     shell:
-        "python -m mindreel stimuli extract --movie {input.movie:q} --volumes {params.volumes} "
-        "--tr-s {params.tr_s} --out {output} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel stimuli extract"
+        " --movie {input.movie:q}"
+        " --volumes {params.volumes:q}"
+        " --tr-s {params.tr_s:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -4,7 +4,7 @@ rule embed_segment:
         captions="results/{dataset}/captions/{segment}.tsv",
         clip=model("clip"),
         diffusion=model("stable_diffusion"),
-        synonyms="resources/synonyms.tsv",
+        synonyms=ours("resources/synonyms.tsv"),
     output:
         directory("results/{dataset}/targets/{segment}"),
     log:
@@ -24,6 +24,12 @@ rule embed_segment:
     message:
         "Embedding the frames and captions of {wildcards.segment}"
     shell:
-        "python -m mindreel targets embed --frames {input.frames} --captions {input.captions} --clip {input.clip} "
-        "--diffusion {input.diffusion} --synonyms {input.synonyms} --out {output} --cfg {params.cfg:q} "
-        "> {log} 2>&1"
+        "python -m mindreel targets embed"
+        " --frames {input.frames:q}"
+        " --captions {input.captions:q}"
+        " --clip {input.clip:q}"
+        " --diffusion {input.diffusion:q}"
+        " --synonyms {input.synonyms:q}"
+        " --out {output:q}"
+        " --cfg {params.cfg:q}"
+        " > {log:q} 2>&1"

@@ -9,6 +9,7 @@ import pandas as pd
 from mindreel.config import Config
 from mindreel.errors import InputError
 
+NAME = "[A-Za-z0-9][A-Za-z0-9_-]*"  # of subjects and segments
 COLUMNS = ("subject", "segment", "split", "repeat", "volumes", "source", "exclude")
 
 
@@ -48,10 +49,12 @@ class Sheet:
             line, run = twice.index[0] + 2, twice.iloc[0]
             name = f"subject {run.subject}, {run.segment}, repeat {run['repeat']}"
             raise InputError(f"{path}: {name} is listed twice (line {line}); remove one")
-        if not table.volumes.str.fullmatch(r"\d+").all():
-            raise InputError(f"{path}: column volumes must hold whole numbers")
+        _check_names(path, table)
         self.all = table.astype({"volumes": int})
         self.table = self.all[self.all.exclude == ""]
+        for split in ("train", "test"):
+            if split not in set(self.table.split):
+                raise InputError(f"{path}: no {split} run that is not excluded; add some, or lift an `exclude`")
 
     @property
     def subjects(self) -> list[str]:
@@ -92,6 +95,18 @@ class Sheet:
         return length - sum(self.config.bold.trim[length])
 
 
+def _check_names(path: Path, table: pd.DataFrame) -> None:
+    """Names become parts of file names and of commands, so they are plain."""
+    plain = "letters, digits, _ and -, a letter or digit first"
+    rules = {"subject": (NAME, plain), "segment": (NAME, plain), "repeat": (r"[0-9]+", "digits"),
+             "volumes": (r"[0-9]+", "digits")}  # fmt: skip
+    for column, (allowed, words) in rules.items():
+        wrong = table[~table[column].str.fullmatch(allowed)]
+        if len(wrong):
+            line, value = wrong.index[0] + 2, wrong[column].iloc[0]
+            raise InputError(f"{path}: {column} is {value!r} in line {line}; expected {words}")
+
+
 def by_subject(pattern: str) -> dict[str, list[str]]:
     """Find the files of a glob in which {subject} stands for a subject's name: subject -> files, both sorted.
 
@@ -112,7 +127,7 @@ def by_subject(pattern: str) -> dict[str, list[str]]:
         told = re.fullmatch(expression, file)
         if told is None and pattern.count("{subject}") > 1:
             continue  # its two names differ, so it is not of the pattern
-        if told is None or not re.fullmatch(r"[\w-]+", told["subject"]):
+        if told is None or not re.fullmatch(NAME, told["subject"]):
             name = f"{told['subject']!r} is not made of letters, digits, _ and -" if told else "cannot be told"
             raise InputError(f"hcp.pattern: the subject's name in {file} {name}; change {pattern}")
         found.setdefault(told["subject"], []).append(file)

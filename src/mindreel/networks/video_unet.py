@@ -44,12 +44,12 @@ class FrameCount:
         self.count = count
 
     def clips(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(B F, ...) -> (B, F, ...)"""
+        """(B F, ...) -> (B, F, ...)."""
         return tensor.unflatten(0, (-1, self.count))
 
 
 def _heads(attn: Attention, tokens: torch.Tensor) -> torch.Tensor:
-    """(..., L, D) -> (..., heads, L, D / heads)"""
+    """(..., L, D) -> (..., heads, L, D / heads)."""
     return tokens.unflatten(-1, (attn.heads, -1)).transpose(-3, -2)
 
 
@@ -77,7 +77,7 @@ class FrameAttention:
         self.span, self.positions = span, positions
 
     def __call__(self, attn: Attention, hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        """(B F, L, D) -> (B F, L, D)"""
+        """(B F, L, D) -> (B F, L, D)."""
         if self.positions and self.frames.count > 1:
             places = sincos(self.frames.count, hidden_states.shape[-1]).to(hidden_states)
             hidden_states = (self.frames.clips(hidden_states) + places[:, None]).flatten(0, 1)
@@ -114,7 +114,7 @@ class ClipCrossAttention:
         *_: object,
         **__: object,
     ) -> torch.Tensor:
-        """(B F, N, D) and (B, L, E) -> (B F, N, D)"""
+        """(B F, N, D) and (B, L, E) -> (B F, N, D)."""
         query = _heads(attn, self.frames.clips(attn.to_q(hidden_states)).flatten(1, 2))
         key = _heads(attn, attn.to_k(encoder_hidden_states))
         value = _heads(attn, attn.to_v(encoder_hidden_states))
@@ -128,7 +128,7 @@ class TemporalAttention:
         self.frames = frames
 
     def __call__(self, attn: Attention, hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        """(B F, N, D) -> (B F, N, D)"""
+        """(B F, N, D) -> (B F, N, D)."""
         clips = self.frames.clips(hidden_states).transpose(1, 2)  # (B, N, F, D)
         query, key, value = (_heads(attn, layer(clips)).flatten(0, 1) for layer in (attn.to_q, attn.to_k, attn.to_v))
         values = F.scaled_dot_product_attention(query, key, value)

@@ -56,10 +56,12 @@ class View(NamedTuple):
 
     @property
     def height_mm(self) -> float:
+        """Height of the picture in mm of cortex."""
         return self.nearest.shape[0] * self.pixel_mm
 
     @property
     def width_mm(self) -> float:
+        """Width of the picture in mm of cortex."""
         return self.nearest.shape[1] * self.pixel_mm
 
 
@@ -239,8 +241,10 @@ def borders(areas: tuple[str, ...], seen: View) -> list[np.ndarray]:
 
 
 def _regions(areas: tuple[str, ...], seen: View) -> Iterator[tuple[str, int, int, np.ndarray, np.ndarray]]:
-    """For every area of each hemisphere: its name, a part of the picture around it by its first row and column, which
-    pixels of this part are the area's, which are cortex."""
+    """Cut a part of the picture around every area of each hemisphere.
+
+    Yields the area's name, the first row and column of the part, which of its pixels are the area's, which are cortex.
+    """
     atlas = surface.atlas()
     number = atlas.area.map({area: 1 + i for i, area in enumerate(areas)}).fillna(0).to_numpy(int)
     number = np.where(number > 0, number + len(areas) * (atlas.hemisphere == "R"), 0)

@@ -53,6 +53,7 @@ class Cortex:
 
     @property
     def vertices(self) -> np.ndarray:
+        """(N,) int, the grayordinates of the simulated vertices."""
         return self.table["grayordinate"].to_numpy()
 
 

@@ -63,6 +63,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
+        """The scene in words."""
         return f"a {self.colour} {self.object} {MOTIONS[self.motion]} {BACKGROUNDS[self.background]}"
 
 

@@ -51,6 +51,7 @@ class Clips:
 
     @property
     def captions(self) -> list[str]:
+        """One per clip."""
         return [scene.caption for scene in self.scenes]
 
 

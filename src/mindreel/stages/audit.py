@@ -1,4 +1,4 @@
-"""Leak audit: does the test set show what was already in the training movies?"""
+"""Look for what the test set shows that was already in the training movies."""
 
 from collections.abc import Sequence
 from pathlib import Path

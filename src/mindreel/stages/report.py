@@ -1,6 +1,4 @@
-"""Everything to one page: a single HTML file that needs nothing beside it, its tables and figures, and the record of
-how it was made.
-"""
+"""Everything to one page that needs nothing beside it, its tables and figures, and the record of how it was made."""
 
 from pathlib import Path
 

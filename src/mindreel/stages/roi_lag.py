@@ -1,4 +1,4 @@
-"""How late is the fMRI that a picture is best decoded from? (`mindreel roi lag`)
+"""Find how late the fMRI is that a picture is best decoded from (`mindreel roi lag`).
 
 A look at the training data, not a step of the pipeline: it helps to choose `encoder.shift`.
 """

@@ -45,7 +45,7 @@ def test_files_follow_the_patterns(make):
         (lambda t: t.drop(columns="split"), "no column split"),
         (lambda t: t.replace({"split": {"train": "training"}}), "split is 'training' in line 2"),
         (lambda t: pd.concat([t, t.tail(1)]), "is listed twice"),
-        (lambda t: t.replace({"volumes": {"245": "all"}}), "whole numbers"),
+        (lambda t: t.replace({"volumes": {"245": "all"}}), "expected digits"),
     ],
 )
 def test_bad_sheets_say_so(make, change, message):
