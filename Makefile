@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 THREADS ?= $(shell expr \( $(CORES) + 1 \) / 2)
 
-.PHONY: demo test unit schema zoo lint clean
+.PHONY: demo test unit coverage schema zoo lint clean
 
 $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("mindreel needs Python 3.11 or newer, found " + sys.version) if sys.version_info < (3, 11) else None'
@@ -27,8 +27,19 @@ test: $(VENV)/.installed
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit -n 2 --dist worksteal
 
+coverage: $(VENV)/.installed
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --cov mindreel --cov-report term-missing:skip-covered
+
+# The tests hold the same checks (tests/workflow/test_style.py).
 lint: $(VENV)/.installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	PATH="$(abspath $(BIN)):$$PATH" snakemake --lint --configfile config/demo.yaml
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+# config/schema.json, config/README.md and the table of controls in docs/stages.md
 
 schema: $(VENV)/.installed
 	$(BIN)/python -c 'from mindreel.plan import config_schema; config_schema.write()'

@@ -348,7 +348,7 @@ def directions(table: Table, at: World) -> None:
         found = []
         for timestep in TIMESTEPS:
             noisy = scheduler.add_noise(latents, noise, torch.full((len(chosen),), timestep))
-            push = source.unet(noisy, timestep, told) - source.unet(noisy, timestep, away)
+            push = source.generator(noisy, timestep, told) - source.generator(noisy, timestep, away)
             push = torch.nn.functional.normalize(push.flatten(1), dim=1).numpy().astype(float)
             value, drawn = pair_means(push, at.shown["scene"].to_numpy()[chosen])
             found.append((value, *statistics.interval(drawn)))

@@ -28,7 +28,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "contrastive": ("train",),
     "generator": ("train",),
     "cotrain": ("train",),
-    "sampling": ("sample", "captions", "retrieve", "draw", "gather", "film", "stretch"),
+    "sampling": ("sample", "captions", "control", "gather", "film", "segment-movie"),
     "features": ("extract",),
     "metrics": ("score", "folder", "compare"),
     "audit": ("leaks",),
@@ -45,8 +45,8 @@ ELSEWHERE = {
     ("roi", "lag"): ("roi_lag", "sweep"),
     ("mbm", "import"): ("mbm_import", "convert"),
     ("metrics", "folder"): ("metrics_folder", "folder"),
-    ("sampling", "retrieve"): ("sampling_controls", "retrieve"),
-    ("sampling", "draw"): ("sampling_controls", "draw"),
+    ("sampling", "control"): ("sampling_controls", "control"),
+    ("sampling", "segment-movie"): ("sampling_movie", "segment_movie"),
 }
 # What is no stage: the module of its function.
 OUTSIDE = {"zoo": "small_world.zoo", "check": "dataset.check", "reconstruct": "reconstruct"}

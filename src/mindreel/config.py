@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
+from mindreel.controls import CONTROLS
 from mindreel.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -309,6 +319,15 @@ class Cotrain(Section):
     seed: Seed
 
 
+def _control(name: str) -> str:
+    if name not in CONTROLS:
+        raise ValueError(f"no such control, expected one of {', '.join(CONTROLS)}")
+    return name
+
+
+Control = Annotated[str, AfterValidator(_control), WithJsonSchema({"enum": list(CONTROLS), "type": "string"})]
+
+
 class Sampling(Section):
     """Test fMRI to clips."""
 
@@ -324,10 +343,9 @@ class Sampling(Section):
     batch_size: Positive = Field(description="clips sampled at once")
     seed: Seed
     # What follows plans jobs and films. It changes no clip, so rules that sample clips do not see it (PLANNED).
-    controls: tuple[Literal["shuffled", "mean", "retrieved", "random", "text"], ...] = Field(
+    controls: tuple[Control, ...] = Field(
         default=("shuffled",),
-        description="what is scored beside the reconstructions, in this order: clips of shuffled fMRI, of the mean "
-        "test fMRI, nearest training clips by decoded embedding, random training clips, clips of the test captions",
+        description="what is scored beside the reconstructions, in this order; docs/stages.md says what each is",
     )
     samples: Positive = Field(default=1, description="samples of every clip that `all` makes; metrics score the first")
     shard: Literal["segment", "all"] = Field(

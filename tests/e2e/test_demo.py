@@ -7,8 +7,8 @@ import pytest
 import torch
 from checkouts import Checkout
 
+from mindreel.controls import CONDITIONS
 from mindreel.networks.fmri_encoder import MaskedAutoencoder
-from mindreel.plan.controls import CONDITIONS
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from checkouts import Checkout
 
-from mindreel.plan.controls import CONDITIONS
+from mindreel.controls import CONDITIONS
 
 pytestmark = pytest.mark.e2e
 
@@ -70,12 +70,12 @@ def test_clips_have_the_shape_of_the_true_frames(results, sub):
 
 def test_further_samples_and_a_whole_segment_are_sampled_when_asked_for(made, results):
     folder = f"{RESULTS}/sampling/mind-video/sub-1"
-    made.snakemake(*TEST, "--", f"{folder}/fmri_2.npy", f"{folder}/long/test1.mp4")
+    made.snakemake(*TEST, "--", f"{folder}/fmri_2.npy", f"{folder}/segment_movie/test1.mp4")
     true = np.load(results / "stimuli" / "test1.npy", mmap_mode="r")
     first, second, told = (np.load(made.folder / folder / f"{name}.npy") for name in ("fmri", "fmri_2", "../text"))
     assert first.shape == second.shape == told.shape == true.shape
     assert not (np.array_equal(first, second) or np.array_equal(first, told))
-    with av.open(str(made.folder / folder / "long" / "test1.mp4")) as container:
+    with av.open(str(made.folder / folder / "segment_movie" / "test1.mp4")) as container:
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(shown) == true.shape[0] * true.shape[1]
     assert np.abs(shown[0][:, : true.shape[3]].astype(int) - true[0, 0]).mean() < 10  # what was seen, on the left

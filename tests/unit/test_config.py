@@ -69,9 +69,13 @@ def test_a_section_survives_the_command_line(root):
 
 
 def test_schema_and_reference_are_in_step_with_the_classes(root, tmp_path):
+    pages = ("config/schema.json", "config/README.md", "docs/stages.md")
+    for page in pages:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text((root / page).read_text())
     config_schema.write(tmp_path)
-    for name in ("schema.json", "README.md"):
-        assert (root / "config" / name).read_text() == (tmp_path / name).read_text(), f"config/{name}: run make schema"
+    for page in pages:
+        assert (root / page).read_text() == (tmp_path / page).read_text(), f"{page}: run make schema"
 
 
 def test_schema_accepts_the_shipped_files_and_rejects_a_misspelt_key(root, raw):

@@ -17,7 +17,7 @@ def planned(text):
 
 def commands(text):
     """Every command of a dry run with --printshellcmds, as "stage action"."""
-    return {" ".join(m) for m in re.findall(r"-m mindreel (\w+) (\w+)", text)}
+    return {" ".join(m) for m in re.findall(r"-m mindreel (\w+) ([\w-]+)", text)}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_demo_plan(checkout):
     assert found["select_voxels"] == found["train_contrastive"] == found["cotrain"] == 2
     assert found["train_generator"] == found["pretrain_encoder"] == 1
     assert found["sample_clips"] == 2 * (3 + 1)  # per subject fMRI, shuffled, mean; the ablation has no controls
-    assert found["retrieve_clips"] == found["draw_clips"] == 2 and found["sample_captions"] == 1
+    assert found["make_control"] == 2 * 2 and found["make_common_control"] == found["sample_captions"] == 1
     assert "fetch_model" not in found
 
 
@@ -50,17 +50,19 @@ def test_full_plan(full):
     assert found["fetch_model"] == 5
     assert found["segment_hcp_subject"] == 2 and found["gather_hcp_segments"] == 1
     assert found["cotrain"] == 3 and found["gather_clips"] == 3 * 3 * 3  # fMRI, shuffled, mean
-    assert found["retrieve_clips"] == found["draw_clips"] == 3 * 3
+    assert found["make_control"] == 2 * 3 * 3 and found["make_common_control"] == 1
     assert found["gather_captioned_clips"] == 1  # no subject and no negative condition has a say in them
     assert found["sample_captions"] == 5
     assert found["sample_clips"] == 5 * found["gather_clips"]  # a test segment each
     assert not any(rule.startswith("simulate") for rule in found)
 
 
-def test_further_samples_captions_and_long_films_are_planned_when_asked_for(checkout):
+def test_further_samples_captions_and_segment_movies_are_planned_when_asked_for(checkout):
     folder = "results/demo/sampling/mind-video"
-    found = planned(checkout.snakemake("-n", *DEMO, "--", f"{folder}/text_2.npy", f"{folder}/sub-1/long/test1.mp4"))
-    assert found["sample_captions"] == found["gather_captioned_clips"] == found["reconstruct_segment"] == 1
+    found = planned(
+        checkout.snakemake("-n", *DEMO, "--", f"{folder}/text_2.npy", f"{folder}/sub-1/segment_movie/test1.mp4")
+    )
+    assert found["sample_captions"] == found["gather_captioned_clips"] == found["sample_segment_movie"] == 1
     assert "sample_clips" not in found
     checkout.edit("config.yaml", "samples: 1", "samples: 3")
     found = planned(checkout.snakemake("-n", *DEMO))
@@ -69,7 +71,7 @@ def test_further_samples_captions_and_long_films_are_planned_when_asked_for(chec
 
 def test_conditions_are_scored_in_the_order_of_the_list(checkout):
     """One list for sampling, features and metrics; a subject may have its own."""
-    checkout.edit("config.yaml", "controls: [shuffled, mean, retrieved, random, text]", "controls: [text, random]")
+    checkout.edit("config.yaml", "controls: [shuffled, mean, retrieved, random, text, vae]", "controls: [text, random]")
     checkout.edit(
         "config/demo.yaml", "  mind-video:\n", "  mind-video:\n    subjects: {2: {sampling: {controls: []}}}\n"
     )
@@ -83,7 +85,7 @@ def test_conditions_are_scored_in_the_order_of_the_list(checkout):
         assert made[1].split() == [f"{folder}/sub-1/fmri.npy", f"{folder}/text.npy", f"{folder}/sub-1/random.npy"]
         assert made[2].split() == [f"{folder}/sub-2/fmri.npy"]
     found = planned(text)
-    assert found["sample_clips"] == 2 and found["draw_clips"] == 1 and "retrieve_clips" not in found
+    assert found["sample_clips"] == 2 and found["make_control"] == 1
 
 
 def test_one_subjects_metrics_can_be_asked_for(full):

@@ -59,11 +59,11 @@ def test_code_reruns_its_stage_and_what_follows(edited):
 
 
 def test_a_control_more_or_less_is_scored_and_no_clip_made_anew(edited):
-    every = "controls: [shuffled, mean, retrieved, random, text]"
+    every = "controls: [shuffled, mean, retrieved, random, text, vae]"
     assert {"extract_features", "score_clips"} <= (less := edited("config.yaml", every, "controls: [shuffled, random]"))
-    assert not {"sample_clips", "sample_captions", "gather_clips", "draw_clips", "film_clips"} & less
+    assert not {"sample_clips", "sample_captions", "gather_clips", "make_control", "film_clips"} & less
     more = edited("config/demo.yaml", "sampling: {controls: []}", "sampling: {controls: [random]}")
-    assert {"draw_clips", "extract_features", "score_clips", "compare_experiments"} <= more
+    assert {"make_control", "extract_features", "score_clips", "compare_experiments"} <= more
     assert not {"sample_clips", "gather_clips", "film_clips"} & more
 
 

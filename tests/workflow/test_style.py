@@ -38,7 +38,7 @@ def rules(root):
 def test_every_rule_says_what_it_needs(root):
     for stage, text in rules(root):
         wanted = ["message:", "output:", "shell:"]
-        if called := re.search(r"-m mindreel (\w+) (\w+)", text):
+        if called := re.search(r"-m mindreel (\w+) ([\w-]+)", text):
             module, _ = ELSEWHERE.get(called.groups(), (stage, None))
             wanted += ["log:", "conda:", "mem_mb=", "runtime=", f'fingerprint("{module}")']
         missing = [part for part in wanted if part not in text]
@@ -49,7 +49,7 @@ def test_whatever_a_rule_puts_into_a_command_is_quoted(root):
     """But for what the rules themselves say: numbers of threads and GPUs, and options that `flag` names."""
     for stage, text in rules(root):
         command = text.partition("shell:")[2].partition("use rule")[0]
-        flags = {f"params.{name}" for name in re.findall(r"(\w+)=flag\(", text)}
+        flags = {f"params.{name}" for name in re.findall(r"(\w+)=(?:flag\(|options)", text)}
         inserted = set(re.findall(r"\{([^{}]+)\}", command)) - {"LAUNCH", "threads", "resources.gpu"} - flags
         bare = sorted(name for name in inserted if not name.endswith(":q"))
         assert not bare, f"{stage}: {text.splitlines()[0].strip()} does not quote {', '.join(bare)}"
@@ -69,7 +69,7 @@ def test_snakemake_lint(checkout, options):
 
 
 def test_every_rule_calls_an_action_that_exists(root):
-    called = {tuple(m) for _, text in rules(root) for m in re.findall(r"-m mindreel (\w+) (\w+)", text)}
+    called = {tuple(m) for _, text in rules(root) for m in re.findall(r"-m mindreel (\w+) ([\w-]+)", text)}
     assert called <= {(stage, action) for stage, actions in ACTIONS.items() for action in actions}
     assert {stage for stage, _ in called} | {"zoo"} == set(ACTIONS)
 

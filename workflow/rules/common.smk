@@ -14,7 +14,8 @@ sys.path.insert(0, str(ROOT / "src"))  # the package need not be installed
 from mindreel.dataset.check import before_plan
 from mindreel.config import validate
 from mindreel.errors import InputError
-from mindreel.plan.controls import CONDITIONS, MODEL
+from mindreel.controls import CONDITIONS, MODEL
+from mindreel.controls import pattern as conditions_of
 from mindreel.plan.experiments import PLANNED, STAGES, owner
 from mindreel.plan.fingerprint import fingerprint
 from mindreel.dataset.sheet import Sheet, by_subject
@@ -58,7 +59,7 @@ LAUNCH = (
     "echo -m torch.distributed.run --standalone --nproc-per-node {resources.gpu})"
 )
 # what experiments.STAGES has beside the stages, and the stage that it is a part of
-PARTS = {"pretrain": "mbm", "captioned": "sampling"}
+PARTS = {"pretrain": "mbm", "captioned": "sampling", "decoded": "sampling"}
 
 
 wildcard_constraints:
@@ -102,7 +103,9 @@ def seed_of(name):
     """The seed of a section of the experiment that owns the artifact, where nothing else of the section matters."""
 
     def find(wildcards):
-        experiment = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub)
+        experiment = CONFIG.experiments[wildcards.owner]
+        if "sub" in wildcards.keys():
+            experiment = experiment.of_subject(wildcards.sub)
         return getattr(experiment, name).seed
 
     return find
@@ -164,13 +167,43 @@ def shards(wildcards):
 def conditions(wildcards):
     """An input function: the clips that are scored together, the model's first, then those of `sampling.controls`."""
     experiment = CONFIG.experiments[wildcards.owner].of_subject(wildcards.sub)
-    clips = {
-        name: f"{RESULTS}/sampling/{wildcards.owner}/sub-{wildcards.sub}/{name}.npy"
-        for name in (MODEL, *experiment.sampling.controls)
+    clips = []
+    for name in (MODEL, *experiment.sampling.controls):
+        if CONDITIONS[name].per_subject:
+            folder = Path(RESULTS, "sampling", wildcards.owner, f"sub-{wildcards.sub}")
+            clips.append(f"{folder}/{name}.npy")
+        else:
+            clips.append(made(CONDITIONS[name].stage, f"{name}.npy")(wildcards))
+    return clips
+
+
+def control_inputs(wildcards):
+    """An input function: what a control is made from, as its entry in the list of conditions says."""
+    found = {
+        "contrastive": made("contrastive", "sub-{sub}"),
+        "bold": made("roi", "sub-{sub}/test.npy"),
+        "model": lambda wildcards: model("stable_diffusion"),
+        "train_targets": lambda wildcards: segments("targets", "train"),
+        "train_frames": lambda wildcards: segments("stimuli", "train", ".npy"),
+        "test_targets": lambda wildcards: segments("targets", "test"),
+        "test_frames": lambda wildcards: segments("stimuli", "test", ".npy"),
     }
-    if "text" in clips:
-        clips["text"] = made("captioned", "text.npy")(wildcards)
-    return list(clips.values())
+    names = ("test_frames", *CONDITIONS[wildcards.control].inputs)
+    return {name: found[name](wildcards) for name in names}
+
+
+def options(wildcards, input):
+    """A params function: every named input as an option of its name, quoted."""
+    words = []
+    for name, paths in input.items():
+        paths = [paths] if isinstance(paths, str) else paths
+        words += [f"--{name.replace('_', '-')}", *map(quote, paths)]
+    return " ".join(words)
+
+
+def control_gpus(wildcards):
+    """A resources function: the GPUs that a control needs."""
+    return int(CONDITIONS[wildcards.control].gpu)
 
 
 def numbers(wildcards):

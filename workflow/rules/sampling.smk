@@ -12,7 +12,7 @@ rule sample_clips:
     benchmark:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}_{shard}.tsv"
     wildcard_constraints:
-        control=r"(fmri|shuffled|mean)(_\d+)?",
+        control=conditions_of("fmri"),
     conda:
         "../../envs/mindreel.yaml"
     threads: 4
@@ -57,7 +57,7 @@ rule sample_captions:
     benchmark:
         "logs/{dataset}/sampling/{owner}/{control}_{shard}.tsv"
     wildcard_constraints:
-        control=r"text(_\d+)?",
+        control=conditions_of("captions", per_subject=False),
     conda:
         "../../envs/mindreel.yaml"
     threads: 4
@@ -84,67 +84,53 @@ rule sample_captions:
         " > {log:q} 2>&1"
 
 
-rule retrieve_clips:
+rule make_control:
     input:
-        contrastive=made("contrastive", "sub-{sub}"),
-        bold=made("roi", "sub-{sub}/test.npy"),
-        targets=segments("targets", "train"),
-        frames=segments("stimuli", "train", ".npy"),
+        unpack(control_inputs),
     output:
-        "results/{dataset}/sampling/{owner}/sub-{sub}/retrieved.npy",
+        "results/{dataset}/sampling/{owner}/sub-{sub}/{control}.npy",
     log:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_retrieved.log",
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}.log",
     benchmark:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_retrieved.tsv"
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}.tsv"
+    wildcard_constraints:
+        control=conditions_of("clips"),
     conda:
         "../../envs/mindreel.yaml"
     resources:
         mem_mb=8000,
-        runtime="1h",
+        runtime="4h",
+        gpu=control_gpus,
     params:
+        inputs=options,
+        subject=lambda wildcards: wildcards.get("sub", ""),
+        seed=seed_of("sampling"),
         encoder=section("encoder"),
         code=fingerprint("sampling_controls"),
     message:
-        "Looking for the training clips that are nearest to what sub-{wildcards.sub}'s fMRI says"
+        "Making the control {wildcards.control} of sub-{wildcards.sub}"
     shell:
-        "python -m mindreel sampling retrieve"
-        " --contrastive {input.contrastive:q}"
-        " --bold {input.bold:q}"
-        " --targets {input.targets:q}"
-        " --frames {input.frames:q}"
+        "python -m mindreel sampling control"
+        " --control {wildcards.control:q}"
+        " {params.inputs}"
+        " --subject {params.subject:q}"
+        " --seed {params.seed:q}"
         " --out {output:q}"
         " --encoder {params.encoder:q}"
         " > {log:q} 2>&1"
 
 
-rule draw_clips:
-    input:
-        frames=segments("stimuli", "train", ".npy"),
-        true=segments("stimuli", "test", ".npy"),
+use rule make_control as make_common_control with:
     output:
-        "results/{dataset}/sampling/{owner}/sub-{sub}/random.npy",
+        "results/{dataset}/sampling/{owner}/{control}.npy",
     log:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_random.log",
+        "logs/{dataset}/sampling/{owner}/{control}.log",
     benchmark:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_random.tsv"
-    conda:
-        "../../envs/mindreel.yaml"
-    resources:
-        mem_mb=4000,
-        runtime="30m",
-    params:
-        seed=seed_of("sampling"),
-        code=fingerprint("sampling_controls"),
+        "logs/{dataset}/sampling/{owner}/{control}.tsv"
+    wildcard_constraints:
+        control=conditions_of("clips", per_subject=False),
     message:
-        "Drawing a training clip at random for every test clip of sub-{wildcards.sub}"
-    shell:
-        "python -m mindreel sampling draw"
-        " --frames {input.frames:q}"
-        " --true {input.true:q}"
-        " --subject {wildcards.sub:q}"
-        " --seed {params.seed:q}"
-        " --out {output:q}"
-        " > {log:q} 2>&1"
+        "Making the control {wildcards.control}"
 
 
 rule gather_clips:
@@ -157,7 +143,7 @@ rule gather_clips:
     benchmark:
         "logs/{dataset}/sampling/{owner}/sub-{sub}_{control}.tsv"
     wildcard_constraints:
-        control=r"(fmri|shuffled|mean)(_\d+)?",
+        control=conditions_of("fmri"),
     conda:
         "../../envs/mindreel.yaml"
     resources:
@@ -183,7 +169,7 @@ use rule gather_clips as gather_captioned_clips with:
     benchmark:
         "logs/{dataset}/sampling/{owner}/{control}.tsv"
     wildcard_constraints:
-        control=r"text(_\d+)?",
+        control=conditions_of("captions", per_subject=False),
     message:
         "Gathering the clips of the test captions ({wildcards.control})"
 
@@ -222,7 +208,7 @@ rule film_clips:
         " > {log:q} 2>&1"
 
 
-rule reconstruct_segment:
+rule sample_segment_movie:
     input:
         cotrained=made("cotrain", "sub-{sub}"),
         model=model("stable_diffusion"),
@@ -231,11 +217,11 @@ rule reconstruct_segment:
         empty=segments("targets", "train")[0],
         frames="results/{dataset}/stimuli/{segment}.npy",
     output:
-        "results/{dataset}/sampling/{owner}/sub-{sub}/long/{segment}.mp4",
+        "results/{dataset}/sampling/{owner}/sub-{sub}/segment_movie/{segment}.mp4",
     log:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_long_{segment}.log",
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_segment_movie_{segment}.log",
     benchmark:
-        "logs/{dataset}/sampling/{owner}/sub-{sub}_long_{segment}.tsv"
+        "logs/{dataset}/sampling/{owner}/sub-{sub}_segment_movie_{segment}.tsv"
     wildcard_constraints:
         segment="|".join(SHEET.segments("test")),
     conda:
@@ -250,11 +236,11 @@ rule reconstruct_segment:
         encoder=section("encoder"),
         cfg=section("sampling", whole=True),
         fps=CONFIG.stimuli.fps,
-        code=fingerprint("sampling"),
+        code=fingerprint("sampling_movie"),
     message:
-        "Reconstructing all of {wildcards.segment} that sub-{wildcards.sub} saw as one movie"
+        "Reconstructing {wildcards.segment} as sub-{wildcards.sub} saw it, as one movie"
     shell:
-        "python -m mindreel sampling stretch"
+        "python -m mindreel sampling segment-movie"
         " --cotrained {input.cotrained:q}"
         " --model {input.model:q}"
         " --bold {input.bold:q}"
@@ -265,7 +251,7 @@ rule reconstruct_segment:
         " --segment {params.number:q}"
         " --fps {params.fps:q}"
         " --out {output:q}"
-        " --scratch scratch/{wildcards.dataset:q}/sampling/{wildcards.owner:q}/sub-{wildcards.sub:q}/long"
+        " --scratch scratch/{wildcards.dataset:q}/sampling/{wildcards.owner:q}/sub-{wildcards.sub:q}/segment_movie"
         " --encoder {params.encoder:q}"
         " --cfg {params.cfg:q}"
         " > {log:q} 2>&1"

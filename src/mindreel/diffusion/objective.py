@@ -7,6 +7,7 @@ adversarial guidance (MinD-Video Eq. 6)  guide
 dependent noise (NeuroCine)              clip_noise
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch.nn import functional as F
 
 from mindreel import distributed
 from mindreel.artifacts import load_array
+from mindreel.diffusion.video_generator import VideoGenerator
 from mindreel.errors import InputError
-from mindreel.networks.video_unet import VideoUNet
 
+Prediction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # as `VideoGenerator.__call__`
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 HINT = "rerun targets, or correct fetch.stable_diffusion"
 
@@ -29,25 +31,25 @@ class Clips:
     Parameters
     ----------
     folders : one folder of stage targets per segment
-    unet : what they must fit
+    generator : what they must fit
 
     Raises
     ------
     InputError
-        If latents or states do not fit the UNet or one another.
+        If latents or states do not fit the generator or one another.
     """
 
-    def __init__(self, folders: list[Path], unet: VideoUNet):
+    def __init__(self, folders: list[Path], generator: VideoGenerator):
         self.latents = [load_array(Path(folder) / "latents.npy") for folder in folders]  # (T, F, C, h, w) each
         self.states = [load_array(Path(folder) / "states.npy") for folder in folders]  # (T, L, D) each
         self.empty = torch.from_numpy(np.array(load_array(Path(folders[0]) / "empty.npy"), np.float32))  # (L, D)
         self.volumes = len(self.latents[0])
-        config, shape = unet.unet.config, self.latents[0].shape
+        shape = self.latents[0].shape
         for folder, latents, states in zip(folders, self.latents, self.states, strict=True):
-            if latents.shape != shape or latents.ndim != 5 or latents.shape[2] != config.in_channels:
-                expected = f"(volumes, frames, {config.in_channels}, height, width), the same in all segments"
+            if latents.shape != shape or latents.ndim != 5 or latents.shape[2] != generator.latent_channels:
+                expected = f"(volumes, frames, {generator.latent_channels}, height, width), the same in all segments"
                 raise InputError(f"{folder}/latents.npy: found shape {latents.shape}, expected {expected}; {HINT}")
-            expected = (self.volumes, len(self.empty), config.cross_attention_dim)
+            expected = (self.volumes, len(self.empty), generator.condition_width)
             if states.shape != expected:
                 raise InputError(f"{folder}/states.npy: found shape {states.shape}, expected {expected}; {HINT}")
 
@@ -152,7 +154,7 @@ def min_snr_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor, gamma: fl
 
 
 def objective(
-    unet: VideoUNet,
+    predict: Prediction,
     scheduler: DDPMScheduler,
     latents: torch.Tensor,
     states: torch.Tensor,
@@ -175,7 +177,7 @@ def objective(
     device, last = latents.device, scheduler.config.num_train_timesteps
     noise = distributed.own_rows(lambda count: clip_noise((count, *shape), noise_beta, device=device), batch)
     timesteps = distributed.own_rows(lambda count: torch.randint(last, (count,), device=device), batch)
-    predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, states)
+    predicted = predict(scheduler.add_noise(latents, noise, timesteps), timesteps, states)
     match scheduler.config.prediction_type:
         case "epsilon":
             wanted = noise

@@ -3,7 +3,7 @@
 paper                                    here
 adversarial guidance (MinD-Video Eq. 6)  predict
 any diffusers scheduler, by name         make_scheduler, denoise
-(long reconstructions, not the papers')  blended
+(segment movies, not the papers')         overlapping_windows
 """
 
 import inspect
@@ -22,7 +22,6 @@ from mindreel.diffusion import objective
 from mindreel.diffusion.conditioning import Source
 from mindreel.errors import InputError
 from mindreel.networks.pretrained import frozen
-from mindreel.networks.video_unet import VideoUNet
 
 DECODED = 48  # frames decoded at once
 
@@ -99,14 +98,14 @@ def make_clips(
         positive = source.states(clips)
 
         def prediction(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            return predict(source.unet, latents, timestep, positive, source.negative, cfg.guidance_scale)
+            return predict(source.generator, latents, timestep, positive, source.negative, cfg.guidance_scale)
 
         latents = denoise(prediction, scheduler, source.shape, noise, cfg, positive.device)
         return decode(vae, latents)
 
 
 def predict(
-    unet: VideoUNet,
+    generator: objective.Prediction,
     latents: torch.Tensor,
     timestep: torch.Tensor,
     positive: torch.Tensor,
@@ -128,9 +127,9 @@ def predict(
     """
     with precision(latents.device):
         if negative is None:
-            return unet(latents, timestep, positive).float()
+            return generator(latents, timestep, positive).float()
         states = torch.cat([negative.expand_as(positive), positive])
-        both = unet(torch.cat([latents, latents]), timestep, states)
+        both = generator(torch.cat([latents, latents]), timestep, states)
     return objective.guide(both.float(), scale)
 
 
@@ -175,8 +174,8 @@ def denoise(
     return latents
 
 
-def blended(
-    unet: VideoUNet,
+def overlapping_windows(
+    generator: objective.Prediction,
     positive: torch.Tensor,
     negative: torch.Tensor | None,
     scale: float,
@@ -184,7 +183,7 @@ def blended(
     batch_size: int,
     remembered: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda _, make: make(),
 ) -> Prediction:
-    """Predict a stretch of clips as one movie: by windows of a clip's length that overlap, blended in latent space.
+    """Predict successive clips as one movie: by overlapping windows of a clip's length, blended in latent space.
 
     At every step each window is predicted by itself, and where windows overlap their predictions are averaged with
     weights that rise towards a window's middle. A window's condition is interpolated linearly between those of the
@@ -214,7 +213,7 @@ def blended(
             whole, share = batch // frames, (batch % frames / frames).to(positive)[:, None, None]
             after = (whole + 1).clamp(max=volumes - 1)
             states = torch.lerp(positive[whole], positive[after], share)
-            one = partial(predict, unet, movie[place], timestep, states, negative, scale)
+            one = partial(predict, generator, movie[place], timestep, states, negative, scale)
             made = remembered(len(batch), one).to(movie.device)
             place = place.flatten().to(movie.device)
             total.index_add_(0, place, (made * weight[:, None, None, None]).flatten(0, 1))

@@ -234,6 +234,20 @@ class VideoUNet(nn.Module):
         pictures = latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return self.frames.clips(self.unet(pictures, timesteps, states).sample)
 
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents (B, F, C, h, w) that it takes."""
+        return self.unet.config.in_channels
+
+    @property
+    def condition_width(self) -> int:
+        """D of the conditions (B, L, D) that it takes."""
+        return self.unet.config.cross_attention_dim
+
+    def save_memory(self) -> None:
+        """Keep of every block its input only; the backward pass computes the rest again."""
+        self.unet.enable_gradient_checkpointing()
+
     def train_only(self, parts: tuple[str, ...]) -> None:
         """Freeze all but the named parts ("attn1", "attn2", "attn_temp") of the transformer blocks."""
         self.requires_grad_(False)

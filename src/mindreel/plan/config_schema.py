@@ -1,12 +1,15 @@
 """The configuration described for editors (JSON schema) and for people (config/README.md), from its own classes.
 
-`make schema` writes both files; a test keeps them in step.
+`make schema` writes both files, and the table of controls in docs/stages.md; a test keeps them in step.
 """
 
 import json
 from pathlib import Path
 
 from mindreel.config import Config, Experiment, Section
+from mindreel.controls import CONDITIONS, CONTROLS
+
+MARKERS = ("<!-- controls: written by make schema -->\n", "<!-- end of controls -->\n")
 
 INTRO = """# Configuration
 
@@ -115,7 +118,31 @@ def _words(described: dict) -> str:
     return " ".join([name.get(described.get("type"), ""), ", ".join(limits)]).strip()
 
 
-def write(folder: Path = Path("config")) -> None:
-    """Write schema.json and README.md into a folder."""
-    (folder / "schema.json").write_text(json.dumps(schema(), indent=2) + "\n")
-    (folder / "README.md").write_text(reference())
+def controls_table() -> str:
+    """The controls (`mindreel.controls`) as a table for docs/stages.md."""
+    lines = ["| file | control | meaning |", "| --- | --- | --- |"]
+    for name in CONTROLS:
+        control = CONDITIONS[name]
+        file = f"{'' if control.per_subject else '../'}{name}.npy"
+        lines.append(f"| `{file}` | {control.label} | {control.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_controls(page: str) -> str:
+    """A page with the table of controls between its two markers."""
+    before, rest = page.split(MARKERS[0])
+    return before + MARKERS[0] + controls_table() + MARKERS[1] + rest.split(MARKERS[1])[1]
+
+
+def write(root: Path = Path()) -> None:
+    """Write config/schema.json, config/README.md and the table of controls in docs/stages.md.
+
+    Parameters
+    ----------
+    root : Path
+        The repository.
+    """
+    (root / "config" / "schema.json").write_text(json.dumps(schema(), indent=2) + "\n")
+    (root / "config" / "README.md").write_text(reference())
+    page = root / "docs" / "stages.md"
+    page.write_text(with_controls(page.read_text()))

@@ -8,7 +8,8 @@ from mindreel.config import Config, Experiment
 PLANNED = {"sampling": {"controls", "samples", "shard", "overlap"}}
 
 # Stage -> the sections of an experiment it reads (or parts of them: `decides`), and the experiment's stages it is made
-# from. Beside the stages: pretrain, the part of mbm that no subject has a say in; captioned, the same of sampling.
+# from. Beside the stages: pretrain, the part of mbm that no subject has a say in; captioned and decoded, the parts of
+# sampling that none has (the controls `text` and `vae`).
 STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "roi": (("roi",), ()),
     "pretrain": (("pretrain",), ()),
@@ -17,23 +18,26 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "generator": (("generator",), ()),
     "cotrain": (("cotrain",), ("contrastive", "generator")),
     "sampling": (("sampling",), ("cotrain",)),
-    "captioned": (("told",), ("generator",)),
+    "captioned": (("captioned",), ("generator",)),
+    "decoded": ((), ()),
     "metrics": ((), ("sampling",)),
     "attention": ((), ("cotrain",)),
 }
 
 
 def decides(experiment: Experiment, name: str) -> Any:
-    """A section without the keys that only plan jobs; or told, the part of sampling that clips of captions depend on.
+    """A section without the keys that only plan jobs; or captioned, the part of sampling that clips of captions need.
 
     Other controls decide, since the scores of all conditions lie under one name, that of the experiment whose clips
     they are of; captions are sampled alike whatever else is scored.
     """
-    section = "sampling" if name == "told" else name
+    section = "sampling" if name == "captioned" else name
     found = getattr(experiment, section).model_dump(exclude=PLANNED.get(section))
     if name == "sampling":
         found["controls"] = experiment.sampling.controls
-    if name == "told":  # unless there is no guidance, it pushes away from the empty caption, whatever `negative` says
+    if (
+        name == "captioned"
+    ):  # unless there is no guidance, it pushes away from the empty caption, whatever `negative` says
         found["negative"] = found["negative"] == "none"
     return found
 
@@ -48,7 +52,7 @@ def settings(config: Config, experiment: str, stage: str) -> dict[str, tuple[Any
     found = {}
     for name in sections:
         of_all = decides(whole, name)
-        own = {} if name == "told" else {sub: decides(whole.of_subject(sub), name) for sub in whole.subjects}
+        own = {} if name == "captioned" else {sub: decides(whole.of_subject(sub), name) for sub in whole.subjects}
         found[name] = (of_all, {sub: differing for sub, differing in own.items() if differing != of_all})
     for earlier in upstream:
         found |= settings(config, experiment, earlier)

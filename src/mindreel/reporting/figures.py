@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mindreel.artifacts import load_json, load_table
-from mindreel.plan.controls import MODEL
+from mindreel.controls import MODEL
 from mindreel.reporting import gallery
 from mindreel.reporting.labels import condition_label, metric_title
 from mindreel.reporting.scores import Result

@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from mindreel.config import Report
-from mindreel.plan.controls import MODEL
+from mindreel.controls import MODEL
 from mindreel.reporting.labels import condition_label
 from mindreel.reporting.scores import Result, true_clip
 from mindreel.scoring import statistics

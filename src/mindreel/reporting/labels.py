@@ -3,8 +3,8 @@
 import numpy as np
 
 from mindreel.config import Config
+from mindreel.controls import CONDITIONS
 from mindreel.errors import InputError
-from mindreel.plan.controls import CONDITIONS
 from mindreel.plan.experiments import PLANNED, owner
 
 LEADING = ("ssim_rgb", "nway_image", "nway_video")  # the papers' metrics; all others stand below them

@@ -8,8 +8,8 @@ import pandas as pd
 
 from mindreel.artifacts import load_array, load_table
 from mindreel.config import Config
+from mindreel.controls import MODEL
 from mindreel.errors import InputError
-from mindreel.plan.controls import MODEL
 from mindreel.plan.experiments import owner
 from mindreel.reporting.labels import leads
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from mindreel.plan.controls import MODEL
+from mindreel.controls import MODEL
 from mindreel.reporting import labels
 from mindreel.reporting.labels import condition_label, leads, metric_title, number, p_text, signed
 from mindreel.reporting.latex import Table, missing

@@ -55,7 +55,7 @@ class Clips:
         return [scene.caption for scene in self.scenes]
 
 
-def draw_clips(count: int, seed: int) -> Clips:
+def random_clips(count: int, seed: int) -> Clips:
     """Draw `count` random clips of FRAMES frames each."""
     rng = np.random.default_rng(seed)
     scenes = [drawing.random_scene(rng) for _ in range(count)]
@@ -122,7 +122,7 @@ def train_vae(out: Path, seed: int, steps: int) -> dict:
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    data = draw_clips(4000, seed).frames.reshape(-1, SIDE, SIDE, 3)
+    data = random_clips(4000, seed).frames.reshape(-1, SIDE, SIDE, 3)
     widths = (16, 32, 64, 128)
     vae = AutoencoderKL(
         in_channels=3,
@@ -150,7 +150,7 @@ def train_vae(out: Path, seed: int, steps: int) -> dict:
         return F.l1_loss(decoded, pixels) + 0.25 * (1 - ssim_uniform7(decoded, pixels)) + 1e-6 * kl.float()
 
     fit([vae], loss_of, steps, 1.5e-3, "vae")
-    held_out = to_pixels(draw_clips(64, seed + 1).frames[:, ::3].reshape(-1, SIDE, SIDE, 3))
+    held_out = to_pixels(random_clips(64, seed + 1).frames[:, ::3].reshape(-1, SIDE, SIDE, 3))
     vae.eval()
     with torch.no_grad():
         latents = vae.encode(held_out).latent_dist.mode()
@@ -213,7 +213,7 @@ def train_clip(out: Path, seed: int, steps: int) -> dict:
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    data, tokenizer = draw_clips(4000, seed), clip_tokenizer()
+    data, tokenizer = random_clips(4000, seed), clip_tokenizer()
     tower = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4}
     ends = {name: tokenizer.convert_tokens_to_ids(f"<|{name}oftext|>") for name in ("start", "end")}
     text = {
@@ -236,7 +236,7 @@ def train_clip(out: Path, seed: int, steps: int) -> dict:
         return result.loss.float()
 
     fit([model], loss_of, steps, 1e-3, "clip")
-    held_out = draw_clips(500, seed + 1)
+    held_out = random_clips(500, seed + 1)
     model.eval()
     with torch.no_grad():
         pixels = normalise(to_pixels(held_out.frames[:, FRAMES // 2]), CLIP_MEAN, CLIP_STD)
@@ -262,7 +262,7 @@ def train_captioner(out: Path, seed: int, steps: int) -> dict:
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    data = draw_clips(4000, seed)
+    data = random_clips(4000, seed)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
     words = {word: i for i, word in enumerate([*special, *vocabulary()])}
     tokenizer = BertTokenizer(vocab=words, model_max_length=TOKENS, bos_token="[DEC]")
@@ -293,7 +293,7 @@ def train_captioner(out: Path, seed: int, steps: int) -> dict:
         return result.loss.float()
 
     fit([model], loss_of, steps, 1.5e-3, "captioner")
-    held_out = draw_clips(200, seed + 1)
+    held_out = random_clips(200, seed + 1)
     model.eval()
     pixels = normalise(to_pixels(held_out.frames[:, FRAMES // 2]), CLIP_MEAN, CLIP_STD)
     with torch.no_grad():
@@ -358,7 +358,7 @@ def train_video_classifier(out: Path, seed: int, steps: int) -> dict:
 
 
 def _train_classifier(model, batch: Callable, processor, folder: Path, seed: int, steps: int, size: int) -> dict:
-    data = draw_clips(4000, seed)
+    data = random_clips(4000, seed)
 
     def loss_of(step: int) -> torch.Tensor:
         pixels, labels = batch(data, size)
@@ -369,7 +369,7 @@ def _train_classifier(model, batch: Callable, processor, folder: Path, seed: int
     fit([model], loss_of, steps, 1.5e-3, folder.name)
     model.eval()
     with torch.no_grad():
-        pixels, labels = batch(draw_clips(500, seed + 1), 500)
+        pixels, labels = batch(random_clips(500, seed + 1), 500)
         accuracy = (model(pixel_values=pixels).logits.argmax(1) == labels).float().mean().item()
     for part in (model.half(), processor):
         part.save_pretrained(folder)
@@ -407,7 +407,7 @@ def train_unet(out: Path, seed: int, steps: int) -> dict:
     rng = np.random.default_rng(seed)
     folder = out / "stable-diffusion"
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
-    data = draw_clips(5000, seed)
+    data = random_clips(5000, seed)
     latents, states = latents_of(vae, data), text_states(out, data.captions)
     empty = text_states(out, [""])
     unet = UNet2DConditionModel(
@@ -457,7 +457,7 @@ def _judge_unet(out: Path, unet: VideoUNet, vae, scheduler, seed: int) -> dict:
     """Sample captions of held-out scenes; draw true and sampled clips; ask the classifiers what they see."""
     from transformers import ViTForImageClassification
 
-    held_out = draw_clips(48, seed)
+    held_out = random_clips(48, seed)
     states, empty = text_states(out, held_out.captions), text_states(out, [""])
     sampled = torch.randn(
         (len(states), FRAMES, LATENT_CHANNELS, SIDE // 8, SIDE // 8), generator=torch.Generator().manual_seed(seed)

@@ -10,10 +10,10 @@ from mindreel.artifacts import atomic, load_array, save_table
 from mindreel.config import Cotrain, Encoder
 from mindreel.device import precision, this_device
 from mindreel.diffusion import objective
+from mindreel.diffusion.video_generator import load_generator
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import FmriEncoder, sparsify, window_batch
-from mindreel.networks.video_unet import VideoUNet
 
 
 def train(
@@ -37,22 +37,25 @@ def train(
     device, window = this_device(), (encoder_settings.window, encoder_settings.shift)
     scheduler = objective.training_scheduler(model)
     series = load_array(bold)
-    fmri_encoder, unet = FmriEncoder.from_pretrained(encoder), VideoUNet.from_pretrained(generator)
-    clips = objective.Clips(targets, unet)
+    fmri_encoder, video_generator = FmriEncoder.from_pretrained(encoder), load_generator(generator)
+    clips = objective.Clips(targets, video_generator)
     _check(series, clips, fmri_encoder, encoder_settings)
     fmri_encoder.to(device)  # its dropout belongs to contrastive learning (MV supplement B) and stays off here
-    unet.to(device).train_only(cfg.trained)
+    video_generator.to(device).train_only(cfg.trained)
     if cfg.gradient_checkpointing:
-        save_memory(fmri_encoder, unet)
-    optimizer = loop.adamw({fmri_encoder: cfg.encoder_lr_scale, unet: 1.0}, cfg.optimizer)
+        fmri_encoder.gradient_checkpointing = True
+        video_generator.save_memory()
+    optimizer = loop.adamw({fmri_encoder: cfg.encoder_lr_scale, video_generator: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json() + encoder_settings.model_dump_json()
     settings += loop.stamp(encoder, generator, bold, *targets)
-    run = loop.Run(scratch, {"encoder": fmri_encoder, "unet": unet.trained()}, optimizer, cfg.optimizer, settings)
+    run = loop.Run(
+        scratch, {"encoder": fmri_encoder, "unet": video_generator.trained()}, optimizer, cfg.optimizer, settings
+    )
     empty = clips.empty.to(device)
     rows, encode, denoise = (
         distributed.share(cfg.optimizer.batch_size),
         distributed.parallel(fmri_encoder),
-        distributed.parallel(unet),
+        distributed.parallel(video_generator),
     )
     for step in run.steps("cotrain"):
         rng = loop.step_rng(cfg.seed, step)
@@ -69,7 +72,7 @@ def train(
     if distributed.rank() == 0:
         with atomic(out) as folder:
             fmri_encoder.save_pretrained(folder / "encoder")
-            unet.save_pretrained(folder / "unet")
+            video_generator.save_pretrained(folder / "unet")
             save_table(folder / "history.tsv", run.table())
     run.finish()
 
@@ -86,12 +89,6 @@ def forget(bold: torch.Tensor, probability: float, rng: np.random.Generator) -> 
     """
     kept = torch.from_numpy(rng.random(len(bold)) >= probability)
     return bold * kept[:, None, None]
-
-
-def save_memory(fmri_encoder: FmriEncoder, unet: VideoUNet) -> None:
-    """Keep, of every block, its input only; the backward pass computes the rest again."""
-    fmri_encoder.gradient_checkpointing = True
-    unet.unet.enable_gradient_checkpointing()
 
 
 def _check(series: np.ndarray, clips: objective.Clips, fmri_encoder: FmriEncoder, settings: Encoder) -> None:

@@ -12,8 +12,8 @@ from mindreel.artifacts import atomic, save_table
 from mindreel.config import Generator, Sampling
 from mindreel.device import precision, this_device
 from mindreel.diffusion import objective, sampler
+from mindreel.diffusion.video_generator import VideoGenerator, make_generator
 from mindreel.learning import loop
-from mindreel.networks.video_unet import VideoUNet, inflate
 
 SHEET_CLIPS = 4  # of the sample sheet, spread over the training clips
 SHEET = {"scheduler": "DPMSolverMultistepScheduler", "steps": 15, "guidance_scale": 5.0}  # enough to look at
@@ -30,14 +30,14 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
     scheduler = objective.training_scheduler(model)
     vae = sampler.load_vae(model)
     torch.manual_seed(cfg.seed)  # of the new temporal attention
-    unet = inflate(model / "unet", cfg.attention, cfg.norm_over, cfg.frame_positions)
-    clips = objective.Clips(targets, unet)
-    unet.to(device).train_only(cfg.trained)
-    optimizer = loop.adamw({unet: 1.0}, cfg.optimizer)
+    video_generator = make_generator(model, cfg)
+    clips = objective.Clips(targets, video_generator)
+    video_generator.to(device).train_only(cfg.trained)
+    optimizer = loop.adamw({video_generator: 1.0}, cfg.optimizer)
     settings = cfg.model_dump_json() + loop.stamp(model, *targets)
-    run = loop.Run(scratch, {"unet": unet.trained()}, optimizer, cfg.optimizer, settings)
+    run = loop.Run(scratch, {"unet": video_generator.trained()}, optimizer, cfg.optimizer, settings)
     empty = clips.empty.to(device)
-    rows, parallel = distributed.share(cfg.optimizer.batch_size), distributed.parallel(unet)
+    rows, parallel = distributed.share(cfg.optimizer.batch_size), distributed.parallel(video_generator)
     for step in run.steps("generator"):
         rng = loop.step_rng(cfg.seed, step)
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
@@ -51,15 +51,15 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
             run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
     if distributed.rank() == 0:
         with atomic(out) as folder:
-            unet.save_pretrained(folder)
+            video_generator.save_pretrained(folder)
             save_table(folder / "history.tsv", run.table())
-            Image.fromarray(sample_sheet(unet, vae, model, clips, cfg)).save(folder / "samples.png")
+            Image.fromarray(sample_sheet(video_generator, vae, model, clips, cfg)).save(folder / "samples.png")
     run.finish()
 
 
 @torch.inference_mode()
 def sample_sheet(
-    unet: VideoUNet, vae: AutoencoderKL, model: Path, clips: objective.Clips, cfg: Generator
+    video_generator: VideoGenerator, vae: AutoencoderKL, model: Path, clips: objective.Clips, cfg: Generator
 ) -> np.ndarray:
     """Draw a few training clips and, below each, a sample from its caption: (2 clips H, F W, 3) uint8, frames in a row.
 
@@ -75,7 +75,7 @@ def sample_sheet(
     )
 
     def prediction(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        return sampler.predict(unet, latents, timestep, states, empty, settings.guidance_scale)
+        return sampler.predict(video_generator, latents, timestep, states, empty, settings.guidance_scale)
 
     noise = [sampler.clip_generator(cfg.seed, "", clip) for clip in chosen]
     scheduler = sampler.make_scheduler(model, settings.scheduler)

@@ -7,8 +7,8 @@ import yaml
 
 from mindreel.artifacts import atomic, load_array, load_json, load_table, save_json
 from mindreel.config import Config, Report
+from mindreel.controls import CONDITIONS, MODEL
 from mindreel.plan import provenance as record
-from mindreel.plan.controls import CONDITIONS, MODEL
 from mindreel.reporting import costs, figures, gallery, latex, scores, style
 from mindreel.reporting import tables as tabulated
 from mindreel.reporting.labels import condition_label, describe, leads, metric_title, number

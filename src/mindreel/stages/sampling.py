@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from mindreel import controls
 from mindreel.artifacts import atomic, load_array, load_json, save_json
 from mindreel.config import Encoder, Sampling
 from mindreel.errors import InputError
@@ -51,10 +52,10 @@ def sample(
     """
     from mindreel.diffusion.conditioning import from_fmri
 
-    name, take = which_sample(control, ("fmri", "shuffled", "mean"))
+    name, take = which_sample(control, "fmri")
     source = from_fmri(cotrained, bold, train_bold, empty, encoder, cfg, name)
     inputs = (cotrained / "encoder", cotrained / "unet", model / "vae", empty / "empty.npy", bold, train_bold)
-    settings = {"encoder": encoder.model_dump(mode="json"), "inputs": [_stamp(path) for path in inputs]}
+    settings = {"encoder": encoder.model_dump(mode="json"), "inputs": [stamp(path) for path in inputs]}
     _sample(source, model, subject, name, take, segments, out, scratch, cfg, settings)
 
 
@@ -77,15 +78,16 @@ def captions(
     """
     from mindreel.diffusion.conditioning import from_captions
 
-    name, take = which_sample(control, ("text",))
+    name, take = which_sample(control, "captions")
     source = from_captions(generator, targets, cfg)
     inputs = (generator, model / "vae", *(folder / "states.npy" for folder in targets))
-    settings = {"inputs": [_stamp(path) for path in inputs]}
+    settings = {"inputs": [stamp(path) for path in inputs]}
     _sample(source, model, "", name, take, segments, out, scratch, cfg, settings)
 
 
-def which_sample(control: str, known: tuple[str, ...]) -> tuple[str, int]:
-    """What is sampled, and the how-manieth sample of it: fmri -> fmri, 1; fmri_2 -> fmri, 2."""
+def which_sample(control: str, source: str) -> tuple[str, int]:
+    """What of a source is sampled, and the how-manieth sample of it: fmri -> fmri, 1; fmri_2 -> fmri, 2."""
+    known = [name for name, each in controls.CONDITIONS.items() if each.source == source]
     found = re.fullmatch(r"([a-z]+)(?:_([2-9]|[1-9]\d+))?", control)
     if found is None or found[1] not in known:
         raise InputError(
@@ -232,81 +234,7 @@ def film(*, clips: Path, frames: list[Path], out: Path, fps: float) -> None:
     write_mp4(out, beside(left, right), fps)
 
 
-def stretch(
-    *,
-    cotrained: Path,
-    model: Path,
-    bold: Path,
-    train_bold: Path,
-    empty: Path,
-    frames: Path,
-    subject: str,
-    segment: int,
-    out: Path,
-    scratch: Path,
-    encoder: Encoder,
-    cfg: Sampling,
-    fps: float,
-    first: int = 0,
-    last: int | None = None,
-) -> None:
-    """Reconstruct a stretch of a test segment as one movie; what was seen on the left, the reconstruction on the right.
-
-    Windows of a clip's length, `cfg.overlap` frames of which neighbours share, are blended in latent space at every
-    step; with overlap 0 the movie is cut at every volume and shows the very clips that `sample` makes.
-    `frames` is the segment's stimulus, `segment` its number in test.npy, from 0; `first` and `last` are volumes
-    (all, unless named). All else is as in `sample`. A run that was stopped goes on at the next batch of windows: what
-    was predicted so far is kept in `scratch`, steps * windows * the latents of a clip in float32.
-    """
-    import torch
-
-    from mindreel.diffusion import sampler
-    from mindreel.diffusion.conditioning import from_fmri
-
-    seen = load_array(frames)
-    last = len(seen) - 1 if last is None else last
-    if not 0 <= first <= last < len(seen):
-        raise InputError(
-            f"--first, --last: found {first}, {last}, expected volumes of the segment, 0 to {len(seen) - 1}"
-        )
-    if cfg.overlap >= seen.shape[1]:
-        raise InputError(
-            f"sampling.overlap: found {cfg.overlap}, expected less than the {seen.shape[1]} frames of a clip"
-        )
-    scheduler, vae = sampler.make_scheduler(model, cfg.scheduler), sampler.load_vae(model)
-    source = from_fmri(cotrained, bold, train_bold, empty, encoder, cfg)
-    if (len(seen), seen.shape[1]) != (source.volumes, source.shape[0]) or segment not in range(source.segments):
-        raise InputError(
-            f"{frames}: shape {seen.shape} and --segment {segment} do not fit {bold}: {source.segments} segments of "
-            f"{source.volumes} volumes, {source.shape[0]} frames each"
-        )
-    clips = np.arange(first, last + 1) + segment * source.volumes
-    noise = [sampler.clip_generator(cfg.seed, subject, clip) for clip in clips]
-    batches = np.split(clips, range(cfg.batch_size, len(clips), cfg.batch_size))
-    scheduler.set_timesteps(cfg.steps)
-    windows = len(sampler.window_starts(len(clips), source.shape[0], cfg.overlap))
-    inputs = (cotrained / "encoder", cotrained / "unet", empty / "empty.npy", bold, train_bold)
-    settings = {
-        "cfg": cfg.model_dump(mode="json", exclude={"batch_size", "controls", "samples", "shard"}),
-        "encoder": encoder.model_dump(mode="json"),
-        "clips": clips.tolist(),
-        "subject": subject,
-        "inputs": [_stamp(path) for path in inputs],
-    }
-    shape = (len(scheduler.timesteps) * windows, *source.shape)
-    partial = Partial(scratch / f"{out.stem}.npy", shape, settings, np.float32)
-    with torch.inference_mode():
-        positive = torch.cat([source.states(batch) for batch in batches])
-        guidance, windowing = (source.negative, cfg.guidance_scale), (cfg.overlap, cfg.batch_size)
-        prediction = sampler.blended(source.unet, positive, *guidance, *windowing, partial.remembering())
-        latents = sampler.denoise(prediction, scheduler, source.shape, noise, cfg, positive.device)
-        made = sampler.decode(vae, latents)
-    left = (frame for clip in seen[first : last + 1] for frame in clip)
-    write_mp4(out, beside(left, (frame for clip in made for frame in clip)), fps)
-    partial.discard()
-
-
-def _stamp(path: Path) -> list:
+def stamp(path: Path) -> list:
     """Name, size and time of a file (of the weights, if a model's folder), to notice that it was made anew."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]

@@ -1,9 +1,16 @@
-"""Controls of stage sampling that show training clips as they are: the nearest one by decoding, and any one."""
+"""Controls of stage sampling that are clips already: training clips as they are, and the true clips through the VAE.
 
+A function is named as its control (`controls.CONDITIONS`). It takes what the entry there names as inputs. It yields a
+clip (F, H, W, 3) uint8 for every test clip, in their order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mindreel import controls
 from mindreel.artifacts import atomic, load_array
 from mindreel.config import Encoder
 from mindreel.errors import InputError
@@ -11,83 +18,176 @@ from mindreel.errors import InputError
 BATCH = 64  # windows encoded at once
 
 
-def retrieve(
-    *, contrastive: Path, bold: Path, targets: list[Path], frames: list[Path], out: Path, encoder: Encoder
-) -> None:
-    """For every test clip the training clip whose CLIP image embedding is nearest to the decoded one.
+@dataclass(frozen=True)
+class Given:
+    """What a control may be made from; paths that its entry does not name are empty. As in `control`."""
 
-    Decoded is the embedding of the subject's encoder after contrastive learning: co-training fits the tokens to the
-    generator and leaves their mean no reason to stay in CLIP space. Nearest is the largest cosine, mean over the
-    training clip's frames; clips of all training segments are looked at, and nothing is fitted.
+    subject: str = ""
+    seed: int = 0
+    encoder: Encoder | None = None
+    contrastive: Path = Path()
+    bold: Path = Path()
+    model: Path = Path()
+    train_targets: list[Path] = field(default_factory=list)
+    train_frames: list[Path] = field(default_factory=list)
+    test_targets: list[Path] = field(default_factory=list)
+    test_frames: list[Path] = field(default_factory=list)
+
+
+def control(
+    *,
+    control: str,
+    test_frames: list[Path],
+    out: Path,
+    subject: str = "",
+    seed: int = 0,
+    encoder: Encoder | None = None,
+    contrastive: Path | None = None,
+    bold: Path | None = None,
+    model: Path | None = None,
+    train_targets: list[Path] | None = None,
+    train_frames: list[Path] | None = None,
+    test_targets: list[Path] | None = None,
+) -> None:
+    """Make the clips of a control that exist already: one for every test clip.
 
     Parameters
     ----------
-    contrastive : folder of stage contrastive
-    bold : the subject's test.npy, (S, T, V)
-    targets : folders of stage targets of the training segments; read is image.npy (T, F, views, D), view 0
-    frames : their stimuli in the same order, (T, F, H, W, 3) uint8
-    out : (N, F, H, W, 3) uint8, N = S T
+    control : str
+        Its name: retrieved, random or vae.
+    test_frames : list of Path
+        Stimuli of the test segments, (T, F, H, W, 3) uint8: how many clips there are, and of which shape.
+    out : Path
+        (N, F, H, W, 3) uint8, N = sum of T.
+    subject : str
+        The subject's name; empty where the clips are those of all subjects.
+    seed : int
+        What is drawn depends on it and on the subject.
+    encoder : Encoder
+        Section encoder: window and shift of the subject's encoder.
+    contrastive : Path
+        Folder of stage contrastive.
+    bold : Path
+        The subject's test.npy, (S, T, V) float32.
+    model : Path
+        Stable Diffusion's folder (vae/).
+    train_targets : list of Path
+        Folders of stage targets of the training segments.
+    train_frames : list of Path
+        Stimuli of the training segments in the same order, (T, F, H, W, 3) uint8.
+    test_targets : list of Path
+        Folders of stage targets of the test segments, in the order of `test_frames`.
 
     Raises
     ------
     InputError
-        If targets and frames do not belong together, or the encoder's embedding has another width.
+        If what is given does not belong together.
     """
-    movies = _movies(frames)
-    bank = [load_array(folder / "image.npy") for folder in targets]
+    makers = {name: each for name, each in controls.CONDITIONS.items() if each.source == "clips"}
+    if control not in makers:
+        raise InputError(f"--control: found {control!r}, expected one of {', '.join(makers)}")
+    optional = {
+        "encoder": encoder, "contrastive": contrastive, "bold": bold, "model": model, "train_targets": train_targets,
+        "train_frames": train_frames, "test_targets": test_targets,
+    }  # fmt: skip
+    if missing := [name for name in makers[control].inputs if not optional[name]]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise InputError(f"--control {control}: give {options} too")
+    present = {name: value for name, value in optional.items() if value is not None}
+    given = Given(subject=subject, seed=seed, test_frames=test_frames, **present)
+    true = [load_array(path) for path in test_frames]
+    shape = (sum(map(len, true)), *true[0].shape[1:])
+    with atomic(out) as path:
+        whole = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        made = 0
+        for clip in globals()[control](given):
+            if made == len(whole) or clip.shape != whole.shape[1:]:
+                raise InputError(
+                    f"--control {control}: clip {made} has the shape {clip.shape}, expected {shape[0]} clips of "
+                    f"{shape[1:]} as in --test-frames; rerun what they were made from"
+                )
+            whole[made] = clip
+            made += 1
+        if made < len(whole):
+            raise InputError(f"--control {control}: made {made} clips, --test-frames hold {len(whole)}")
+        whole.flush()
+        del whole
+
+
+def retrieved(given: Given) -> Iterator[np.ndarray]:
+    """The training clip whose CLIP image embedding is nearest to the decoded one.
+
+    Decoded is the embedding of the subject's encoder after contrastive learning: co-training fits the tokens to the
+    generator and leaves their mean no reason to stay in CLIP space. Nearest is the largest cosine, mean over the
+    training clip's frames (view 0 of image.npy, (T, F, views, D)). Clips of all training segments are looked at, and
+    nothing is fitted.
+    """
+    movies = _movies(given.train_frames)
+    bank = [load_array(folder / "image.npy") for folder in given.train_targets]
     if [array.shape[:2] for array in bank] != [movie.shape[:2] for movie in movies]:
         raise InputError(
-            f"--targets, --frames: found (T, F) {[a.shape[:2] for a in bank]} and {[m.shape[:2] for m in movies]}; "
-            "give both of the same training segments, in the same order"
+            f"--train-targets, --train-frames: found (T, F) {[a.shape[:2] for a in bank]} and "
+            f"{[m.shape[:2] for m in movies]}; give both of the same training segments, in the same order"
         )
-    known = np.concatenate([np.asarray(array[:, :, 0], np.float32).mean(1) for array in bank])  # (M, D)
-    decoded = _decode(contrastive, load_array(bold), encoder)
-    if decoded.shape[1] != known.shape[1]:
+    embeddings = np.concatenate([np.asarray(array[:, :, 0], np.float32).mean(1) for array in bank])  # (M, D)
+    decoded = _decode(given.contrastive, load_array(given.bold), given.encoder)
+    if decoded.shape[1] != embeddings.shape[1]:
         raise InputError(
-            f"{contrastive}: found embeddings of width {decoded.shape[1]}, those of the targets have {known.shape[1]}; "
-            "rerun targets and contrastive"
+            f"{given.contrastive}: found embeddings of width {decoded.shape[1]}, those of the targets have "
+            f"{embeddings.shape[1]}; rerun targets and contrastive"
         )
-    _write(out, movies, nearest(decoded, known))
+    return _by_number(movies, nearest(decoded, embeddings))
 
 
-def draw(*, frames: list[Path], true: list[Path], subject: str, seed: int, out: Path) -> None:
-    """For every test clip a training clip drawn at random, each by itself.
+def random(given: Given) -> Iterator[np.ndarray]:
+    """A training clip drawn at random, each by itself."""
+    movies = _movies(given.train_frames)
+    rng = np.random.default_rng([given.seed, *given.subject.encode()])
+    count = sum(len(load_array(path)) for path in given.test_frames)
+    return _by_number(movies, rng.integers(sum(map(len, movies)), size=count))
 
-    Parameters
-    ----------
-    frames : stimuli of the training segments, (T, F, H, W, 3) uint8
-    true : stimuli of the test segments, of which only the number of clips is used
-    subject, seed : what is drawn depends on these
-    out : (N, F, H, W, 3) uint8
+
+def vae(given: Given) -> Iterator[np.ndarray]:
+    """The true clip as the VAE shows it: its latents (of stage targets), decoded."""
+    import torch
+
+    from mindreel.device import this_device
+    from mindreel.diffusion import sampler
+
+    decoder = sampler.load_vae(given.model)
+    for folder in given.test_targets:
+        for clip in load_array(folder / "latents.npy"):  # (F, C, h, w)
+            latents = torch.from_numpy(np.asarray(clip, np.float32))[None].to(this_device())
+            with torch.inference_mode():
+                frames = sampler.decode(decoder, latents)
+            yield frames[0]
+
+
+def nearest(decoded: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """Which embedding has the largest cosine: (N, D), (M, D) to (N,) int; the first of equals.
+
+    An embedding may be the mean of several of norm 1: then its product is their mean cosine.
     """
-    movies = _movies(frames)
-    rng = np.random.default_rng([seed, *subject.encode()])
-    _write(out, movies, rng.integers(sum(map(len, movies)), size=sum(len(load_array(path)) for path in true)))
-
-
-def nearest(decoded: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which of the known embeddings has the largest cosine: (N, D), (M, D) to (N,) int; the first of equals.
-
-    A known embedding may be the mean of several of norm 1: then its product is their mean cosine.
-    """
-    return (decoded @ known.T).argmax(1)
+    return (decoded @ embeddings.T).argmax(1)
 
 
 def _decode(contrastive: Path, series: np.ndarray, encoder: Encoder) -> np.ndarray:
     """Embeddings (N, D) float32 of the windows of fMRI (S, T, V)."""
     import torch
 
+    from mindreel.device import this_device
     from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 
-    fmri_encoder = FmriEncoder.from_pretrained(contrastive).requires_grad_(False)
+    device = this_device()
+    fmri_encoder = FmriEncoder.from_pretrained(contrastive).requires_grad_(False).to(device)
     segment, volume = np.divmod(np.arange(series.shape[0] * series.shape[1]), series.shape[1])
-    found = []
+    pooled = []
     with torch.inference_mode():
         for start in range(0, len(segment), BATCH):
             rows = slice(start, start + BATCH)
-            window = window_batch(series, segment[rows], volume[rows], encoder.window, encoder.shift)
-            found.append(fmri_encoder.pool(fmri_encoder(window)).numpy())
-    return np.concatenate(found)
+            window = window_batch(series, segment[rows], volume[rows], encoder.window, encoder.shift).to(device)
+            pooled.append(fmri_encoder.pool(fmri_encoder(window)).cpu().numpy())
+    return np.concatenate(pooled)
 
 
 def _movies(frames: list[Path]) -> list[np.ndarray]:
@@ -96,19 +196,15 @@ def _movies(frames: list[Path]) -> list[np.ndarray]:
     shapes = {movie.shape[1:] for movie in movies}
     if len(shapes) != 1:
         raise InputError(
-            f"--frames: found clips of shapes {sorted(shapes)}, expected those of at least one training segment, all "
-            "alike; rerun stimuli"
+            f"--train-frames: found clips of shapes {sorted(shapes)}, expected those of at least one training segment, "
+            "all alike; rerun stimuli"
         )
     return movies
 
 
-def _write(out: Path, movies: list[np.ndarray], which: np.ndarray) -> None:
-    """Write clips by their numbers (N,) over all movies, one at a time."""
+def _by_number(movies: list[np.ndarray], which: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield clips by their numbers (N,) over all movies."""
     ends = np.cumsum([len(movie) for movie in movies])
-    with atomic(out) as path:
-        whole = np.lib.format.open_memmap(path, "w+", np.uint8, (len(which), *movies[0].shape[1:]))
-        for row, clip in enumerate(which):
-            movie = int(np.searchsorted(ends, clip, side="right"))
-            whole[row] = movies[movie][clip - (ends[movie] - len(movies[movie]))]
-        whole.flush()
-        del whole
+    for clip in which:
+        movie = int(np.searchsorted(ends, clip, side="right"))
+        yield movies[movie][clip - (ends[movie] - len(movies[movie]))]

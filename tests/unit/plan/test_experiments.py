@@ -33,7 +33,7 @@ def test_voxel_selection_shares_what_knows_no_subject(raw):
     mine = owns(
         owners(raw, {"experiments": {"loose": {"base": "mind-video", "roi": {"alpha": 0.05}}}}, "loose"), "loose"
     )
-    assert mine == set(STAGES) - {"pretrain", "generator", "captioned"}
+    assert mine == set(STAGES) - {"pretrain", "generator", "captioned", "decoded"}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_tuning_otherwise_keeps_the_pretraining(raw, own):
 
 def test_pretraining_otherwise_owns_all_that_rests_on_it(raw):
     overlay = {"experiments": {"other": {"base": "mind-video", "pretrain": {"mask_ratio": 0.5}}}}
-    assert owns(owners(raw, overlay, "other"), "other") == set(STAGES) - {"roi", "generator", "captioned"}
+    assert owns(owners(raw, overlay, "other"), "other") == set(STAGES) - {"roi", "generator", "captioned", "decoded"}
 
 
 def test_no_subject_has_a_pretraining_of_its_own(raw):

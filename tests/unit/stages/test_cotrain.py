@@ -62,7 +62,7 @@ def weights_of(inputs):
 def test_the_whole_encoder_and_the_named_parts_are_tuned(tmp_path, inputs):
     out = tmp_path / "cotrain"
     cotrain.train(**inputs, out=out, scratch=tmp_path / "scratch", cfg=settings(4))
-    assert sorted(path.name for path in out.iterdir()) == ["encoder", "history.tsv", "unet"]
+    assert sorted(path.name for path in out.iterdir()) == [".mindreel", "encoder", "history.tsv", "unet"]
     before = FmriEncoder.from_pretrained(inputs["encoder"])
     after = dict(FmriEncoder.from_pretrained(out / "encoder").named_parameters())
     still = {name for name, value in before.named_parameters() if torch.equal(after[name], value)}

@@ -47,6 +47,7 @@ def test_only_the_named_parts_are_tuned(tmp_path, inputs):
     out = tmp_path / "generator"
     generator.train(**inputs, out=out, scratch=tmp_path / "scratch", cfg=settings(3))
     assert sorted(path.name for path in out.iterdir()) == [
+        ".mindreel",
         "config.json",
         "history.tsv",
         "model.safetensors",

@@ -13,11 +13,11 @@ from PIL import Image
 from tiny_diffusion import ENCODER, FRAMES, SIDE, bold, encoder, stable_diffusion, stock_unet, targets
 
 from mindreel.config import Sampling
-from mindreel.diffusion import conditioning, sampler
+from mindreel.diffusion import conditioning, fmri_controls, sampler
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import inflate
-from mindreel.stages import sampling
+from mindreel.stages import sampling, sampling_movie
 from mindreel.video import write_film, write_mp4
 
 SEGMENTS, VOLUMES = 2, 4
@@ -180,24 +180,24 @@ def test_a_partial_file_of_other_settings_is_begun_anew(run, monkeypatch):
 
 @pytest.mark.parametrize(("segments", "volumes"), [(5, 240), (2, 40), (2, 10), (1, 20), (3, 4)])
 def test_derangement_keeps_away_from_neighbours(segments, volumes):
-    source = conditioning.derangement(segments, volumes, 5, np.random.default_rng(0))
+    source = fmri_controls.derangement(segments, volumes, 5, np.random.default_rng(0))
     clip = np.arange(segments * volumes)
     assert sorted(source) == clip.tolist()
     near = (source // volumes == clip // volumes) & (np.abs(source - clip) <= 5)
     assert not near.any()
-    assert not np.array_equal(source, conditioning.derangement(segments, volumes, 5, np.random.default_rng(1)))
+    assert not np.array_equal(source, fmri_controls.derangement(segments, volumes, 5, np.random.default_rng(1)))
 
 
 def test_derangement_of_few_clips():
-    source = conditioning.derangement(1, 5, 5, np.random.default_rng(0))
+    source = fmri_controls.derangement(1, 5, 5, np.random.default_rng(0))
     assert sorted(source) == [0, 1, 2, 3, 4] and (source != np.arange(5)).all()
     with pytest.raises(InputError, match="at least 2 clips"):
-        conditioning.derangement(1, 1, 5, np.random.default_rng(0))
+        fmri_controls.derangement(1, 1, 5, np.random.default_rng(0))
 
 
 def test_shuffled_takes_other_fmri_and_the_same_noise(run, inputs, tmp_path):
     shuffled = run("shuffled", control="shuffled")
-    source = conditioning.derangement(SEGMENTS, VOLUMES, conditioning.NEIGHBOURS, np.random.default_rng(0))
+    source = fmri_controls.derangement(SEGMENTS, VOLUMES, fmri_controls.NEIGHBOURS, np.random.default_rng(0))
     assert (source != np.arange(len(source))).all()
     series = np.load(inputs["bold"])
     # without the window's neighbours the shuffled fMRI can be written out as a data set of its own
@@ -233,7 +233,7 @@ def test_mean_fmri_pushed_away_from_itself_is_unguided(inputs, run):
     )
     assert source.negative is None
     brain = FmriEncoder.from_pretrained(inputs["cotrained"] / "encoder")
-    mean = conditioning.encoded_mean(brain, np.load(inputs["bold"]), 2, torch.device("cpu"))
+    mean = fmri_controls.encoded_mean(brain, np.load(inputs["bold"]), 2, torch.device("cpu"))
     model = inputs["model"]
     scheduler, vae = sampler.make_scheduler(model, "DDIMScheduler"), sampler.load_vae(model)
     whole = dataclasses.replace(source, negative=mean)
@@ -421,7 +421,7 @@ def test_blending_averages_windows_and_conditions():
     """A UNet that answers with its condition: each frame gets the weighted mean of its windows' interpolated ones."""
     unet = lambda latents, timestep, states: states[:, :1, :1, None, None].expand(latents.shape)  # noqa: E731
     positive = torch.tensor([0.0, 6.0, 12.0])[:, None, None]  # the condition is the time in frames
-    prediction = sampler.blended(unet, positive, None, 1.0, overlap=3, batch_size=2)
+    prediction = sampler.overlapping_windows(unet, positive, None, 1.0, overlap=3, batch_size=2)
     made = prediction(torch.zeros(3, 6, 1, 1, 1), torch.tensor(5)).flatten()
     # windows begin at 0, 3, 6, 9, 12 and answer with that number; their frames weigh 1 2 3 3 2 1
     expected = [0, 0, 0, (3 * 0 + 1 * 3) / 4, (2 * 0 + 2 * 3) / 4, (1 * 0 + 3 * 3) / 4]
@@ -431,18 +431,18 @@ def test_blending_averages_windows_and_conditions():
 
 
 @pytest.fixture
-def long(inputs, tmp_path, monkeypatch):
-    """Run `stretch`; return the reconstruction's frames as given to the film (an MP4 is lossy)."""
+def segment_movie(inputs, tmp_path, monkeypatch):
+    """Run it; return the reconstruction's frames as given to the film (an MP4 is lossy)."""
     shown = {}
     monkeypatch.setattr(
-        sampling, "write_mp4", lambda out, frames, fps: shown.update({out.name: np.stack(list(frames))})
+        sampling_movie, "write_mp4", lambda out, frames, fps: shown.update({out.name: np.stack(list(frames))})
     )
     np.save(tmp_path / "test2.npy", np.full((VOLUMES, FRAMES, 2 * SIDE, 2 * SIDE, 3), 40, np.uint8))
 
-    def run(name: str = "long", first: int = 0, last: int | None = None, **changes: object) -> np.ndarray:
+    def run(name: str = "movie", first: int = 0, last: int | None = None, **changes: object) -> np.ndarray:
         job = {"frames": tmp_path / "test2.npy", "subject": "1", "segment": 1, "fps": 3.0, "first": first, "last": last}
-        places = {"out": tmp_path / f"{name}.mp4", "scratch": tmp_path / "long"}
-        sampling.stretch(**inputs, **job, cfg=settings(**changes), **places)
+        places = {"out": tmp_path / f"{name}.mp4", "scratch": tmp_path / "movie"}
+        sampling_movie.segment_movie(**inputs, **job, cfg=settings(**changes), **places)
         film = shown[f"{name}.mp4"]
         assert (film[:, :, : 2 * SIDE] == 40).all()
         return film[:, :, 2 * SIDE :]
@@ -450,25 +450,25 @@ def long(inputs, tmp_path, monkeypatch):
     return run
 
 
-def test_a_stretch_cut_at_volumes_shows_the_clips(run, long):
+def test_a_segment_movie_cut_at_volumes_shows_the_clips(run, segment_movie):
     clips = run("clips", segments=[1])
     frames = clips.reshape(-1, *clips.shape[2:])
-    assert_same_clips(long(overlap=0), frames)
-    assert_same_clips(long(overlap=0, batch_size=3), frames)
-    assert_same_clips(long(overlap=0, first=1, last=2), frames[FRAMES : 3 * FRAMES])
+    assert_same_clips(segment_movie(overlap=0), frames)
+    assert_same_clips(segment_movie(overlap=0, batch_size=3), frames)
+    assert_same_clips(segment_movie(overlap=0, first=1, last=2), frames[FRAMES : 3 * FRAMES])
 
 
 @pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler"])
-def test_a_stopped_stretch_goes_on_at_the_next_windows(long, tmp_path, monkeypatch, scheduler):
+def test_a_stopped_segment_movie_goes_on_at_the_next_windows(segment_movie, tmp_path, monkeypatch, scheduler):
     """4 volumes, overlap 3: 7 windows in batches of 4 and 3, at each of 3 steps."""
     how = {"overlap": 3, "scheduler": scheduler, "steps": 3, "eta": 0.0}
     calls = interrupted(monkeypatch, "predict", 4)
     with pytest.raises(KeyboardInterrupt):
-        long("halves", **how)
-    resumed = long("halves", **how)
+        segment_movie("halves", **how)
+    resumed = segment_movie("halves", **how)
     assert len(calls) == 4 + 3  # three batches were kept, in the middle of a step
-    assert list((tmp_path / "long").iterdir()) == []
-    np.testing.assert_array_equal(resumed, long("whole", **how))
+    assert list((tmp_path / "movie").iterdir()) == []
+    np.testing.assert_array_equal(resumed, segment_movie("whole", **how))
     assert len(calls) == 4 + 3 + 6
 
 
@@ -482,18 +482,18 @@ def test_blending_makes_a_cut_gradual(inputs, overlap, largest):
         return (latents - alpha.sqrt() * states[:, :1, :1, None, None]) / (1 - alpha).sqrt()
 
     positive = torch.tensor([0.0, 6.0, 12.0])[:, None, None]
-    prediction = sampler.blended(painter, positive, None, 1.0, overlap, batch_size=4)
+    prediction = sampler.overlapping_windows(painter, positive, None, 1.0, overlap, batch_size=4)
     noise = [sampler.clip_generator(0, "1", number) for number in range(3)]
     movie = sampler.denoise(prediction, scheduler, (FRAMES, 1, 2, 2), noise, settings(steps=20), torch.device("cpu"))
     steps = movie.flatten(0, 1).mean((1, 2, 3)).diff()
     assert steps.max().item() == pytest.approx(largest, abs=0.15)
 
 
-def test_a_stretch_that_does_not_fit(long):
+def test_a_segment_movie_that_does_not_fit(segment_movie):
     with pytest.raises(InputError, match="0 to 3"):
-        long(first=2, last=4)
+        segment_movie(first=2, last=4)
     with pytest.raises(InputError, match=r"sampling.overlap: found 6, expected less than the 6 frames"):
-        long(overlap=6)
+        segment_movie(overlap=6)
 
 
 def test_gif(tmp_path):

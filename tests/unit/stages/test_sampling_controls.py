@@ -1,15 +1,15 @@
-"""Controls that show training clips as they are."""
+"""Controls that are clips already."""
 
 import numpy as np
 import pytest
 import torch
-from tiny_diffusion import ENCODER, WIDTH, bold, encoder
+from diffusers import AutoencoderKL
+from tiny_diffusion import ENCODER, WIDTH, bold, encoder, stable_diffusion, targets
 
-from mindreel import config
+from mindreel import config, controls
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
-from mindreel.plan import controls
-from mindreel.stages.sampling_controls import draw, nearest, retrieve
+from mindreel.stages.sampling_controls import control, nearest
 
 FRAMES, SIDE = 3, 4
 
@@ -23,16 +23,17 @@ def movie(path, volumes, first):
 
 @pytest.fixture
 def world(tmp_path):
-    """Two training movies of 5 and 3 clips, one test movie of 4, a subject's fMRI and encoder, targets of 2 views."""
+    """What a control is made from: training movies of 5 and 3 clips with targets of 2 views, a test movie of 4."""
     rng = np.random.default_rng(0)
     found = {
         "contrastive": encoder(tmp_path / "contrastive"),
         "bold": bold(tmp_path / "test.npy", 1, 4),
-        "frames": [movie(tmp_path / "seg1.npy", 5, 0), movie(tmp_path / "seg2.npy", 3, 5)],
-        "targets": [tmp_path / "targets" / name for name in ("seg1", "seg2")],
+        "train_frames": [movie(tmp_path / "seg1.npy", 5, 0), movie(tmp_path / "seg2.npy", 3, 5)],
+        "test_frames": [movie(tmp_path / "test1.npy", 4, 100)],
+        "train_targets": [tmp_path / "targets" / name for name in ("seg1", "seg2")],
         "encoder": ENCODER,
     }
-    for folder, volumes in zip(found["targets"], (5, 3), strict=True):
+    for folder, volumes in zip(found["train_targets"], (5, 3), strict=True):
         folder.mkdir(parents=True)
         image = rng.standard_normal((volumes, FRAMES, 2, WIDTH))
         np.save(folder / "image.npy", (image / np.linalg.norm(image, axis=-1, keepdims=True)).astype(np.float16))
@@ -41,20 +42,20 @@ def world(tmp_path):
 
 def decoded(world):
     series = np.load(world["bold"])
-    brain = FmriEncoder.from_pretrained(world["contrastive"])
+    fmri_encoder = FmriEncoder.from_pretrained(world["contrastive"])
     with torch.inference_mode():
-        return brain(window_batch(series, np.zeros(4, int), np.arange(4), 2, 1)).mean(1).numpy()
+        return fmri_encoder(window_batch(series, np.zeros(4, int), np.arange(4), 2, 1)).mean(1).numpy()
 
 
 def test_retrieved_are_the_clips_that_were_told(world, tmp_path):
     """Training clips whose whole frames (view 0) have the very embedding that is decoded from a test window."""
     expected = [6, 1, 4, 4]  # the last two windows are both the last volume, twice
-    known = np.concatenate([np.load(folder / "image.npy") for folder in world["targets"]]).astype(np.float32)
+    known = np.concatenate([np.load(folder / "image.npy") for folder in world["train_targets"]]).astype(np.float32)
     for clip, own in zip(expected, decoded(world), strict=True):
         known[clip, :, 0] = own / np.linalg.norm(own)
-    for folder, image in zip(world["targets"], np.split(known, [5]), strict=True):
+    for folder, image in zip(world["train_targets"], np.split(known, [5]), strict=True):
         np.save(folder / "image.npy", image)
-    retrieve(**world, out=tmp_path / "retrieved.npy")
+    control(control="retrieved", **world, out=tmp_path / "retrieved.npy")
     clips = np.load(tmp_path / "retrieved.npy")
     assert clips.shape == (4, FRAMES, SIDE, SIDE, 3) and clips.dtype == np.uint8
     assert (clips == clips[:, :1, :1, :1, :1]).all() and clips[:, 0, 0, 0, 0].tolist() == expected
@@ -72,7 +73,8 @@ def test_random_clips_are_training_clips_by_seed_and_subject(world, tmp_path):
     true = [movie(tmp_path / "test1.npy", 40, 100), movie(tmp_path / "test2.npy", 60, 100)]
 
     def drawn(subject, seed):
-        draw(frames=world["frames"], true=true, subject=subject, seed=seed, out=tmp_path / "random.npy")
+        which = {"subject": subject, "seed": seed, "out": tmp_path / "random.npy"}
+        control(control="random", train_frames=world["train_frames"], test_frames=true, **which)
         return np.load(tmp_path / "random.npy")[:, 0, 0, 0, 0].tolist()
 
     first = drawn("1", 0)
@@ -81,17 +83,41 @@ def test_random_clips_are_training_clips_by_seed_and_subject(world, tmp_path):
     assert len({tuple(drawn(*which)) for which in (("1", 0), ("2", 0), ("12", 0), ("1", 1))}) == 4
 
 
+def test_the_vae_control_is_what_the_vae_shows_of_the_true_clips(tmp_path):
+    model = stable_diffusion(tmp_path / "model")
+    folders = targets(tmp_path / "targets", 2, 3)
+    true = np.zeros((3, 6, 16, 16, 3), np.uint8)
+    frames = [tmp_path / "test1.npy", tmp_path / "test2.npy"]
+    for path in frames:
+        np.save(path, true)
+    control(control="vae", test_targets=folders, test_frames=frames, model=model, out=tmp_path / "vae.npy")
+    decoder = AutoencoderKL.from_pretrained(model / "vae")
+    latents = np.concatenate([np.load(folder / "latents.npy") for folder in folders]).astype(np.float32)
+    with torch.inference_mode():
+        shown = decoder.decode(torch.from_numpy(latents[4]) / decoder.config.scaling_factor).sample
+    expected = ((shown + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
+    assert np.abs(np.load(tmp_path / "vae.npy")[4].astype(float) - expected).max() <= 1
+
+
 def test_misfits_are_refused(world, tmp_path):
     out = tmp_path / "out.npy"
     with pytest.raises(InputError, match=r"found \(T, F\) \[\(3, 3\), \(5, 3\)\] and \[\(5, 3\), \(3, 3\)\]"):
-        retrieve(**{**world, "targets": world["targets"][::-1]}, out=out)
-    for folder in world["targets"]:
+        control(control="retrieved", **{**world, "train_targets": world["train_targets"][::-1]}, out=out)
+    for folder in world["train_targets"]:
         np.save(folder / "image.npy", np.load(folder / "image.npy")[..., :7])
     with pytest.raises(InputError, match=rf"embeddings of width {WIDTH}, those of the targets have 7"):
-        retrieve(**world, out=out)
+        control(control="retrieved", **world, out=out)
     np.save(tmp_path / "odd.npy", np.zeros((3, 2, 8, 8, 3), np.uint8))
-    with pytest.raises(InputError, match=r"--frames: found clips of shapes"):
-        draw(frames=[*world["frames"], tmp_path / "odd.npy"], true=[], subject="1", seed=0, out=out)
+    odd = {**world, "train_frames": [*world["train_frames"], tmp_path / "odd.npy"]}
+    with pytest.raises(InputError, match=r"--train-frames: found clips of shapes"):
+        control(control="random", **odd, out=out)
+    other = {**world, "test_frames": [tmp_path / "odd.npy"]}
+    with pytest.raises(InputError, match=r"clip 0 has the shape \(3, 4, 4, 3\), expected 3 clips of \(2, 8, 8, 3\)"):
+        control(control="random", **other, out=out)
+    with pytest.raises(InputError, match=r"--control vae: give --test-targets, --model too"):
+        control(control="vae", **world, out=out)
+    with pytest.raises(InputError, match=r"found 'text', expected one of retrieved, random, vae"):
+        control(control="text", **world, out=out)
     assert not out.exists()
 
 
