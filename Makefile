@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	PATH="$(abspath $(BIN)):$$PATH" snakemake --profile workflow/profiles/demo --cores $(CORES) --max-threads $(THREADS)
+	PATH="$(abspath $(BIN)):$$PATH" snakemake --profile workflow/profiles/demo --cores $(CORES) --max-threads $(THREADS) --retries 1
 	@echo "The report: results/demo/report/index.html"
 
 test: $(VENV)/.installed

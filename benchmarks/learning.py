@@ -25,7 +25,7 @@ from mindreel.brain.hcp_segments import open_segments
 from mindreel.config import Experiment, load
 from mindreel.learning import retrieval
 from mindreel.learning.contrastive_pairs import held_out_targets, open_pairs
-from mindreel.networks.fmri_encoder import MaskedAutoencoder
+from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.stages import contrastive, mbm
 
 DRAWS = 20  # random masks

@@ -84,7 +84,7 @@ def _make(parts: dict[str, Path], config: Config, experiment: str, subject: str,
 
     settings = config.experiments[experiment].of_subject(subject)
     cfg, model = settings.sampling, parts["model"]
-    given = {name: path for name, path in parts.items() if name != "model"}
-    source = conditioning.from_fmri(**given, encoder=settings.encoder, cfg=cfg)
+    cotrained, bold, train_bold, empty = (parts[name] for name in ("cotrained", "bold", "train_bold", "empty"))
+    source = conditioning.from_fmri(cotrained, bold, train_bold, empty, settings.encoder, cfg)
     scheduler, vae = sampler.make_scheduler(model, cfg.scheduler), sampler.load_vae(model)
     return sampler.make_clips(source, vae, scheduler, np.array([clip]), subject, take, cfg)[0]

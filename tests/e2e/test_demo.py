@@ -8,7 +8,7 @@ import torch
 from checkouts import Checkout
 
 from mindreel.controls import CONDITIONS
-from mindreel.networks.fmri_encoder import MaskedAutoencoder
+from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,13 @@ from xml.etree import ElementTree
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from mindreel.brain import surface
 from mindreel.brain.nifti import CIFTI, extensions, read_head
 from mindreel.errors import InputError
 
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, nib.filebasedimages.ImageFileError)
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, ImageFileError)
 SCALES = {"SECOND": 1.0, "sec": 1.0, "unknown": 1.0, "msec": 1e-3, "usec": 1e-6}  # other units are no times
 NIFTI_2 = 540  # bytes of its header
 
@@ -146,12 +147,13 @@ def image_tr(image: nib.Nifti1Pair) -> float:
 
 
 def _structures(axis: ElementTree.Element) -> tuple[dict[str, Structure], tuple[str, ...]]:
-    surfaces, names = {}, []
+    surfaces: dict[str, Structure] = {}
+    names: list[str] = []
     for model in axis.findall("BrainModel"):
-        names.append(model.get("BrainStructure"))
+        names.append(model.get("BrainStructure", ""))
         if model.get("ModelType") == "CIFTI_MODEL_TYPE_SURFACE":
-            vertices = np.array(model.findtext("VertexIndices").split(), np.int64)
-            mesh, first = int(model.get("SurfaceNumberOfVertices")), int(model.get("IndexOffset"))
+            vertices = np.array(model.findtext("VertexIndices", "").split(), np.int64)
+            mesh, first = int(model.attrib["SurfaceNumberOfVertices"]), int(model.attrib["IndexOffset"])
             surfaces[names[-1]] = Structure(mesh, first, vertices)
     return surfaces, tuple(names)
 

@@ -103,4 +103,6 @@ def _describe(path: Path) -> tuple[tuple[int, int], int]:
         raise InputError(f"{path}: found {array.dtype} {array.shape}, expected float16 (N, V); delete it and rerun hcp")
     if not array.flags.c_contiguous or array.dtype.byteorder not in "=<|":
         raise InputError(f"{path}: expected rows one after the other, little-endian; delete it and rerun hcp")
-    return array.shape, array.offset
+    assert isinstance(array, np.memmap)  # as `load_array` opens it
+    rows, voxels = array.shape
+    return (rows, voxels), array.offset

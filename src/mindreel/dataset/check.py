@@ -27,6 +27,9 @@ COVERED = 0.95  # share of the cortex that must lie within an MNI run's grid (as
 VOXEL_MM = (0.3, 10.0)  # sides of a voxel that a scan may have
 
 
+Judgement = tuple[str, configuration.CheckKind, str]  # severity, kind, message
+
+
 class Finding(NamedTuple):
     """Something that is wrong with the data set."""
 
@@ -114,7 +117,8 @@ def judge(config: Config, sheet: Sheet, items: list[Item], found: dict[str, dict
             findings.append(Finding(severity, "unreadable", item.name, item.path, told["problem"]))
         else:
             findings += [
-                Finding(*rest[:2], item.name, item.path, rest[2]) for rest in _of_file(config, item, told, runs)
+                Finding(severity, kind, item.name, item.path, message)
+                for severity, kind, message in _of_file(config, item, told, runs)
             ]
     readable = [(item, found[item.path]) for item in items if "problem" not in found.get(item.path, {"problem": ""})]
     findings += [*_grids(readable), *_copies(readable)]
@@ -154,7 +158,7 @@ def _of_sheet(config: Config, sheet: Sheet) -> Iterator[Finding]:
             yield Finding("warning", "repeats", f"sub-{subject}", name, message)
 
 
-def _of_file(config: Config, item: Item, told: dict, runs: dict[str, pd.Series]) -> Iterator[tuple[str, str, str]]:
+def _of_file(config: Config, item: Item, told: dict, runs: dict[str, pd.Series]) -> Iterator[Judgement]:
     """What one readable file shows: severity, kind, message."""
     for hint in told.get("identifying", []):
         yield (
@@ -175,7 +179,7 @@ def _of_file(config: Config, item: Item, told: dict, runs: dict[str, pd.Series])
         yield from _run(config, item, told, runs[item.name])
 
 
-def _run(config: Config, item: Item, told: dict, run: pd.Series) -> Iterator[tuple[str, str, str]]:
+def _run(config: Config, item: Item, told: dict, run: pd.Series) -> Iterator[Judgement]:
     shape, volumes = tuple(told["shape"]), int(run.volumes)
     length = shape[0] if item.kind == "cifti" else shape[-1]
     if item.kind != "cifti" and len(shape) != 4:
@@ -199,7 +203,7 @@ def _run(config: Config, item: Item, told: dict, run: pd.Series) -> Iterator[tup
     yield from _values(config, told.get("sample"))
 
 
-def _tr(config: Config, tr_s: float, what: str) -> Iterator[tuple[str, str, str]]:
+def _tr(config: Config, tr_s: float, what: str) -> Iterator[Judgement]:
     expected = config.data.tr_s
     if tr_s > LONGEST_TR_S and abs(tr_s / 1000 - expected) <= TR_TOLERANCE * expected:
         yield "warning", "tr", f"{what} is {tr_s:g} s; taken for milliseconds"
@@ -207,7 +211,7 @@ def _tr(config: Config, tr_s: float, what: str) -> Iterator[tuple[str, str, str]
         yield "error", "tr", f"{what} is {tr_s:g} s, data.tr_s says {expected:g} s; correct one of them"
 
 
-def _affine(item: Item, told: dict) -> Iterator[tuple[str, str, str]]:
+def _affine(item: Item, told: dict) -> Iterator[Judgement]:
     if told["covered"] is None:
         yield "error", "affine", "its affine gives voxels no volume; repair the header"
         return
@@ -228,7 +232,7 @@ def _affine(item: Item, told: dict) -> Iterator[tuple[str, str, str]]:
         yield "error", "affine", f"{message}: that is not MNI space; set its source to raw, or repair the header"
 
 
-def _values(config: Config, sample: dict | None) -> Iterator[tuple[str, str, str]]:
+def _values(config: Config, sample: dict | None) -> Iterator[Judgement]:
     if sample is None:
         return
     limit = config.check.nonfinite
@@ -245,7 +249,7 @@ def _values(config: Config, sample: dict | None) -> Iterator[tuple[str, str, str
         yield "error", "constant", f"{sample['empty']} volumes hold no signal; fetch it again or exclude it"
 
 
-def _movie(config: Config, item: Item, told: dict, runs: dict[str, pd.Series]) -> Iterator[tuple[str, str, str]]:
+def _movie(config: Config, item: Item, told: dict, runs: dict[str, pd.Series]) -> Iterator[Judgement]:
     trim = config.bold.trim
     lengths = [int(run.volumes) for run in runs.values() if run.segment == item.name and run.volumes in trim]
     if not lengths:

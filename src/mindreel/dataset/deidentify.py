@@ -185,7 +185,7 @@ def _read_json(path: Path) -> object:
 
 def _copy_image(path: Path, out: Path) -> None:
     head = bytearray(read_head(path))
-    _, order = header_kind(head)
+    _, order = header_kind(bytes(head))
     for hint in head_hints(bytes(head)):
         head[hint.first : hint.last] = hint.blank * (hint.last - hint.first)
         if hint.where.startswith("extension"):  # an empty DICOM header would not parse

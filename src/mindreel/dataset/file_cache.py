@@ -23,7 +23,8 @@ def read(items: list[Item], cache: Path, sample: bool) -> dict[str, dict]:
     cache : .json; facts of files whose size and time of change are as kept are not read again
     sample : look at a thin slice of the data, too
     """
-    kept, found, changed = _kept(cache), {}, False
+    kept, changed = _kept(cache), False
+    found: dict[str, dict] = {}
     bar = None
     for item in items:
         try:

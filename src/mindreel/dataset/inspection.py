@@ -43,7 +43,7 @@ def movie(path: str) -> dict:
             if not container.streams.video:
                 raise InputError("has no video stream")
             stream = container.streams.video[0]
-            if stream.duration is not None:
+            if stream.duration is not None and stream.time_base is not None:
                 return {"duration_s": float(stream.duration * stream.time_base)}
             if container.duration is None:
                 raise InputError("does not say how long it is; re-encode it as MP4")
@@ -75,16 +75,16 @@ def read_image(item: Item, sample: bool) -> dict:
     if item.kind == "cifti":
         series = cifti.open_series(path)
         facts = {"shape": list(series.shape), "tr_s": series.tr_s, "cortex": series.cortex_problem()}
-        slice_of = _columns if not facts["cortex"] else None
+        sampled = _columns(series) if sample and not facts["cortex"] else None
     else:
-        series = cifti.open_image(path)
-        check_end(item.path, series)
-        facts = {"shape": list(series.shape), "affine": series.affine.tolist(), **_placed(series)}
-        facts["tr_s"] = cifti.image_tr(series) if series.ndim == 4 else 0.0
-        slice_of = _volumes if series.ndim == 4 and item.kind != "t1w" else None
+        image = cifti.open_image(path)
+        check_end(item.path, image)
+        facts = {"shape": list(image.shape), "affine": image.affine.tolist(), **_placed(image)}
+        facts["tr_s"] = cifti.image_tr(image) if image.ndim == 4 else 0.0
+        sampled = _volumes(image) if sample and image.ndim == 4 and item.kind != "t1w" else None
     facts["identifying"] = deidentify.identifying(path) if item.path.endswith((".nii", ".nii.gz")) else []
     if sample:
-        facts["sample"] = look(slice_of(series)) if slice_of else None
+        facts["sample"] = None if sampled is None else look(sampled)
     return facts
 
 

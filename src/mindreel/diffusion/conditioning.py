@@ -70,7 +70,8 @@ def from_fmri(
     if control == "mean" and kind == "test-mean":
         kind = "none"  # away from itself and towards itself is nowhere: the same clips in half the time
     negative = negative_condition(kind, fmri_encoder, series, train_bold, null, encoder.window)
-    return Source(generator, states, negative, shape, *series.shape[:2])
+    segments, volumes = series.shape[:2]
+    return Source(generator, states, negative, shape, segments, volumes)
 
 
 def from_captions(generator: Path, targets: list[Path], cfg: Sampling) -> Source:

@@ -56,7 +56,8 @@ def fmri(test: TestFmri) -> States:
 
 def shuffled(test: TestFmri) -> States:
     """Every clip the fMRI of another one, not of a near one (`derangement`)."""
-    order = derangement(*test.series.shape[:2], NEIGHBOURS, np.random.default_rng(test.seed))
+    segments, volumes = test.series.shape[:2]
+    order = derangement(segments, volumes, NEIGHBOURS, np.random.default_rng(test.seed))
     return lambda clips: test.encode(order[clips])
 
 

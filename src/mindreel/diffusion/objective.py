@@ -49,9 +49,9 @@ class Clips:
             if latents.shape != shape or latents.ndim != 5 or latents.shape[2] != generator.latent_channels:
                 expected = f"(volumes, frames, {generator.latent_channels}, height, width), the same in all segments"
                 raise InputError(f"{folder}/latents.npy: found shape {latents.shape}, expected {expected}; {HINT}")
-            expected = (self.volumes, len(self.empty), generator.condition_width)
-            if states.shape != expected:
-                raise InputError(f"{folder}/states.npy: found shape {states.shape}, expected {expected}; {HINT}")
+            wanted = (self.volumes, len(self.empty), generator.condition_width)
+            if states.shape != wanted:
+                raise InputError(f"{folder}/states.npy: found shape {states.shape}, expected {wanted}; {HINT}")
 
     def __len__(self) -> int:
         return len(self.latents) * self.volumes

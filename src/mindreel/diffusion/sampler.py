@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -51,7 +52,7 @@ def make_scheduler(model: Path, name: str) -> SchedulerMixin:
     )
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise InputError(f"sampling.scheduler: diffusers has no scheduler {name!r}; {advice}")
-    settings = inspect.signature(kind.__init__).parameters
+    settings = inspect.signature(kind).parameters
     steps = list(inspect.signature(kind.step).parameters.values())[1:] if hasattr(kind, "step") else []
     needed = [p.name for p in steps if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if not {"beta_schedule", "prediction_type"} <= set(settings) or needed != ["model_output", "timestep", "sample"]:
@@ -161,7 +162,7 @@ def denoise(
 
     scheduler.set_timesteps(cfg.steps, device=device)  # also forgets the previous batch
     accepted = inspect.signature(scheduler.step).parameters
-    options = {"eta": cfg.eta} if "eta" in accepted else {}
+    options: dict[str, Any] = {"eta": cfg.eta} if "eta" in accepted else {}
     dependent = "variance_noise" in accepted and cfg.eta > 0
     if "generator" in accepted and not dependent:
         options["generator"] = generators

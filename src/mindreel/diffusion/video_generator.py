@@ -16,18 +16,17 @@ from mindreel.networks.video_unet import VideoUNet, inflate
 
 @runtime_checkable
 class VideoGenerator(Protocol):
-    """A network that predicts the noise in a clip's latents; in all else a `torch.nn.Module`.
+    """A network that predicts the noise in a clip's latents; in all else a `torch.nn.Module`."""
 
-    Attributes
-    ----------
-    latent_channels : int
-        C of the latents (B, F, C, h, w) that it takes.
-    condition_width : int
-        D of the conditions (B, L, D) that it takes; any number of tokens L.
-    """
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents (B, F, C, h, w) that it takes."""
+        ...
 
-    latent_channels: int
-    condition_width: int
+    @property
+    def condition_width(self) -> int:
+        """D of the conditions (B, L, D) that it takes; any number of tokens L."""
+        ...
 
     def __call__(self, latents: torch.Tensor, timesteps: torch.Tensor | int, states: torch.Tensor) -> torch.Tensor:
         """Predict the noise, or what the scheduler's `prediction_type` says.

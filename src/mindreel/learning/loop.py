@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,19 +30,40 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL: asked to stop, state saved, run again
 HISTORY_ROWS = 500  # about so many rows per training
 
 
+class Rows(Protocol):
+    """An array (N, V), or what has rows as one: a memory map, or several that are read as one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, V)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray | slice, /) -> np.ndarray: ...
+
+
 def room(device: torch.device) -> int:
     """How much of a GPU's memory (bytes) training data may take: a third of what is free; on the CPU none."""
     return torch.cuda.mem_get_info(device)[0] // 3 if device.type == "cuda" else 0
 
 
-def fetcher(data: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+def fetcher(data: Rows, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
     """A function that fetches rows (any shape, int) of data (N, V) as float32 (..., V) on the device.
 
     Data for which there is `room` move to the GPU once; other data stay where they are, memory-mapped.
 
     Parameters
     ----------
-    data : array or array-like with shape, dtype and rows by index.
+    data : (N, V)
+        Any dtype; rows by index.
+    device : torch.device
+        Where the rows go.
     """
     kind = torch.from_numpy(np.empty(0, data.dtype)).dtype
     if math.prod(data.shape) * kind.itemsize > room(device):
@@ -228,7 +250,7 @@ class Run:
 
     def _save(self, step: int) -> None:
         if distributed.rank() == 0:
-            state = {"step": step, "identity": self.identity, "history": self.history}
+            state: dict[str, str | int | list] = {"step": step, "identity": self.identity, "history": self.history}
             resume.save(self.file, self.modules, self.optimizer, state)
 
     def _open_events(self) -> None:

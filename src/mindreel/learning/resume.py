@@ -72,7 +72,8 @@ def _restore(
     }
     for name, module in modules.items():
         for key, value in module.state_dict().items():
-            if states[name][key] is None or states[name][key].shape != value.shape:
+            old = states[name][key]
+            if old is None or old.shape != value.shape:
                 raise Unusable(f"does not hold {name}.{key} of shape {tuple(value.shape)}")
     for name, module in modules.items():
         module.load_state_dict(states[name])
@@ -90,7 +91,7 @@ def _restore(
 def _checksum(tensors: dict[str, torch.Tensor]) -> str:
     value = 0
     for key in sorted(tensors):
-        value = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy(), value)
+        value = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy().data, value)
     return str(value)
 
 

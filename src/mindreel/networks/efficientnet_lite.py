@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,7 +57,7 @@ def save(out: Path) -> None:
         processor().save_pretrained(folder)
 
 
-def convert(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+def convert(weights: dict[str, torch.Tensor]) -> Any:
     """Put weights under the package's names into transformers' EfficientNet-B0, changed to what Lite0 is.
 
     Lite0 is B0 with ReLU6 for swish and without squeeze-and-excitation (https://github.com/tensorflow/tpu, models/
@@ -92,7 +93,7 @@ def convert(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
     return model
 
 
-def processor() -> object:
+def processor() -> Any:
     """Image processor: the shorter side to 256 pixels (bicubic), the central 224 x 224, (x - 127) / 128."""
     from transformers import EfficientNetImageProcessorPil
     from transformers.image_utils import PILImageResampling

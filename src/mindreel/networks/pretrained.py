@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from mindreel.device import this_device
@@ -13,7 +12,7 @@ from mindreel.errors import InputError
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def frozen(kind: type, folder: Path, key: str) -> torch.nn.Module:
+def frozen(kind: Any, folder: Path, key: str) -> Any:
     """Load a model in float32 on the device, in evaluation mode, without gradients.
 
     Parameters
@@ -45,7 +44,7 @@ def frozen(kind: type, folder: Path, key: str) -> torch.nn.Module:
     return model.float().eval().requires_grad_(False).to(this_device())
 
 
-def processor(kind: type, folder: Path, key: str, **options: Any) -> Any:
+def processor(kind: Any, folder: Path, key: str, **options: Any) -> Any:
     """Load a tokenizer or image processor; `options` go to its `from_pretrained`.
 
     Raises

@@ -32,6 +32,7 @@ from mindreel.errors import InputError
 from mindreel.networks.checkpoints import load_strictly, read_config, read_weights
 from mindreel.networks.position_encoding import sincos
 
+NormSpan = Literal["frames", "frame"]  # what group-norm statistics span
 FrameSpan = Literal["sparse-causal", "first-and-previous", "plain"]
 TEMPORAL = ("attn_temp", "norm_temp")
 PARTS = ("attn1", "attn2", "attn_temp")  # of a block, that can be tuned
@@ -174,7 +175,7 @@ class VideoUNet(nn.Module):
         self,
         unet: UNet2DConditionModel,
         attention: FrameSpan,
-        norm_over: Literal["frames", "frame"],
+        norm_over: NormSpan,
         frame_positions: bool = False,
     ):
         super().__init__()
@@ -212,6 +213,7 @@ class VideoUNet(nn.Module):
     def _span_clip(self, *norms: nn.GroupNorm) -> None:
         for norm in norms:
             norm.__class__ = ClipGroupNorm
+            assert isinstance(norm, ClipGroupNorm)
             norm.frames = self.frames
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor | int, states: torch.Tensor) -> torch.Tensor:
@@ -285,7 +287,7 @@ def _plain(config: dict) -> dict:
 
 
 def inflate(
-    source: Path | str | UNet2DConditionModel, attention: FrameSpan, norm_over: str, frame_positions: bool = False
+    source: Path | str | UNet2DConditionModel, attention: FrameSpan, norm_over: NormSpan, frame_positions: bool = False
 ) -> VideoUNet:
     """Make a video UNet of a stock one (or of its folder); with the temporal attention's output at zero.
 
@@ -318,7 +320,7 @@ def load_released(
     config: Path,
     weights: Path,
     attention: FrameSpan = "sparse-causal",
-    norm_over: str = "frames",
+    norm_over: NormSpan = "frames",
     frame_positions: bool = False,
 ) -> VideoUNet:
     """Read a UNet released with MinD-Video: `config.json` naming 3-D blocks, and weights (.safetensors or .bin)."""

@@ -6,6 +6,8 @@
 import json
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
+
 from mindreel.config import Config, Experiment, Section
 from mindreel.controls import CONDITIONS, CONTROLS
 
@@ -56,7 +58,7 @@ def _loosen(definitions: dict, name: str) -> None:
             _loosen(definitions, value["$ref"].rsplit("/", 1)[1])
 
 
-def all_keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[str, object]]:
+def all_keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[str, FieldInfo]]:
     """Every key of the configuration as a path and its field, experiments' sections by their own names."""
     found = []
     for name, field in section.model_fields.items():
@@ -115,7 +117,7 @@ def _words(described: dict) -> str:
     name = {"number": "number", "integer": "whole number", "string": "text", "boolean": "true or false", "null": "null"}
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {described[key]:g}" for key, sign in signs.items() if key in described]
-    return " ".join([name.get(described.get("type"), ""), ", ".join(limits)]).strip()
+    return " ".join([name.get(described.get("type", ""), ""), ", ".join(limits)]).strip()
 
 
 def controls_table() -> str:

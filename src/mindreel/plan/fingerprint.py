@@ -33,7 +33,7 @@ def imports(module: str, all_modules: bool = False) -> tuple[str, ...]:
     """Modules of this package that a module imports itself, sorted; the configuration's only if `all_modules`."""
     names = set()
     for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mindreel":
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mindreel":
             within = node.module.split(".")[1:]  # a module, or a room whose modules are imported
             names |= {".".join([*within, alias.name]) for alias in node.names} | {".".join(within)}
         elif isinstance(node, ast.Import):
@@ -48,7 +48,7 @@ def _code(module: str) -> str:
     tree = _tree(module)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-            node.body[0].value.value = ""
+            node.body[0] = ast.Pass()
     return ast.dump(tree)
 
 

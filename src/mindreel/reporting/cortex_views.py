@@ -51,7 +51,7 @@ class View(NamedTuple):
     nearest: np.ndarray  # (h, w) int32: of the corners
     relief: np.ndarray  # (h, w) float32: cortex without data, dark in sulci, lit from the viewer; NaN outside
     pixel_mm: float
-    origins: tuple[tuple[float, float, float, float], ...]  # column and row that show which place (across, up, mm)
+    origins: tuple[Box, ...]  # column and row that show which place (across, up, mm)
     middles: tuple[float, ...]  # column of the middle of every hemisphere shown, from left to right
 
     @property
@@ -141,17 +141,21 @@ def _beside(views: Sequence[View], gap_mm: float) -> View:
     """Put views beside each other, their middles on one height."""
     height = max(view.nearest.shape[0] for view in views)
     gap = round(gap_mm / views[0].pixel_mm)
-    parts, origins, middles, start = [], [], [], 0
+    parts: list[list[np.ndarray]] = []
+    origins: list[Box] = []
+    middles: list[float] = []
+    start = 0
     for view in views:
         above = (height - view.nearest.shape[0]) // 2
         pad = ((above, height - view.nearest.shape[0] - above), (0, gap))
         fields = zip(view[:4], (OUTSIDE, 1 / 3, OUTSIDE, np.nan), strict=True)
         parts.append([np.pad(a, pad + ((0, 0),) * (a.ndim - 2), constant_values=fill) for a, fill in fields])
-        origins += [(column + start, row + above, *place) for column, row, *place in view.origins]
+        origins += [(column + start, row + above, across, up) for column, row, across, up in view.origins]
         middles += [start + middle for middle in view.middles]
         start += view.nearest.shape[1] + gap
-    joined = [np.concatenate(part, axis=1)[:, : start - gap] for part in zip(*parts, strict=True)]
-    return View(*joined, views[0].pixel_mm, tuple(origins), tuple(middles))
+    joined = (np.concatenate(part, axis=1)[:, : start - gap] for part in zip(*parts, strict=True))
+    corners, weights, nearest, relief = joined
+    return View(corners, weights, nearest, relief, views[0].pixel_mm, tuple(origins), tuple(middles))
 
 
 @cache
@@ -196,7 +200,7 @@ def paint(values: np.ndarray, seen: View) -> np.ndarray:
     """Put (59412,) values on a view: (h, w) float, NaN outside the cortex and where the nearest vertex has no value."""
     if np.shape(values) != (surface.VERTICES,):
         raise InputError(f"brain map: found values of shape {np.shape(values)}, expected ({surface.VERTICES},)")
-    extended = np.append(np.asarray(values, np.float32), np.float32([np.nan, np.nan]))  # WALL, OUTSIDE: from the end
+    extended = np.append(np.asarray(values, np.float32), np.full(2, np.nan, np.float32))  # WALL, OUTSIDE: from the end
     at_corners, weights = extended[seen.corners], seen.weights
     known = np.isfinite(at_corners)
     if not known.all():
@@ -215,11 +219,17 @@ def _greys() -> np.ndarray:
     return np.append(grey, [0.95, np.nan]).astype(np.float32)
 
 
+def _lowest(shown: ScalarMappable) -> float:
+    """The value of the first colour."""
+    assert isinstance(shown.norm.vmin, float)  # `scale` sets it
+    return shown.norm.vmin
+
+
 def picture(values: np.ndarray, seen: View, shown: ScalarMappable, lightness: float = 1.0) -> np.ndarray:
     """Colour (59412,) values over the relief: (h, w, 4) uint8, transparent outside the cortex."""
     painted = paint(values, seen)
     empty, inside = np.isnan(painted), np.isfinite(seen.relief)
-    colours = shown.to_rgba(np.where(empty, shown.norm.vmin, painted), bytes=True)
+    colours = shown.to_rgba(np.where(empty, _lowest(shown), painted), bytes=True)
     grey = 255 * seen.relief * np.where(seen.nearest == WALL, 1, lightness)
     shade = np.where(empty, grey, FOLDS * seen.relief / 0.93 + 1 - FOLDS)
     shade = np.nan_to_num(shade)[..., None]
@@ -279,7 +289,7 @@ def _lines(name: str, pixel_mm: float, areas: tuple[str, ...]) -> tuple[list, li
     """Borders, places of names and outline of a view, the same for every map."""
     seen = view(name, pixel_mm)
     cortex = gaussian_filter(np.pad((seen.nearest != OUTSIDE).astype(np.float32), 2), 0.7)
-    outline = [line - 2 for line in contour_generator(z=cortex).lines(0.5)]
+    outline = [np.asarray(line) - 2 for line in contour_generator(z=cortex).lines(0.5)]
     return borders(areas, seen), places(areas, seen), outline
 
 
@@ -334,7 +344,8 @@ def draw(
 
 def _write(axes: Axes, labels: list[tuple[str, float, float, float]], size: float) -> None:
     """Write areas' names unless an area is too small; one that made room and left its area has a line to it."""
-    figure = axes.get_figure()
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes of a figure
     columns = figure.get_figwidth() * axes.get_position().width * 72  # pt
     per_pt = abs(np.subtract(*axes.get_xlim())) / columns
     labels = [found for found in labels if found[3] >= ROOM_PT * per_pt]

@@ -1,6 +1,7 @@
 """The report's figures: scores and training curves, drawn as for a paper; other stages' pictures put into the page."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -128,7 +129,7 @@ def _rates(axes: Axes, table: pd.DataFrame, names: list[str]) -> None:
     for name in names:
         part = table[["step", name]].dropna()
         kind, _, first = name.rpartition("_top")
-        look = {"color": colours.get(kind, MUTED), "linewidth": 1.1 if kind in colours else 0.7}
+        look: dict[str, Any] = {"color": colours.get(kind, MUTED), "linewidth": 1.1 if kind in colours else 0.7}
         axes.plot(part.step, part[name], "-" if first == "1" else "--", label=_rate_title(name), **look)
     axes.set_ylim(-0.03, 1.03)
 

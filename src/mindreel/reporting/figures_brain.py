@@ -1,6 +1,7 @@
 """Figures of the cortex: flat maps, inflated views, attention by stage and layer, per network, area and category."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -74,7 +75,7 @@ def flat_map(
         top = panel(figure, EDGE_IN, HEAD_IN, width, heights[0])
         cortex_views.draw(top, values, "flat", PIXEL_MM["flat"], shown, lightness=lightness)
         bottom = panel(figure, EDGE_IN, HEAD_IN + heights[0] + 0.14, width, heights[1])
-        look = {"areas": cortex_views.VISUAL, "names": SMALL, "lightness": lightness}
+        look: dict[str, Any] = {"areas": cortex_views.VISUAL, "names": SMALL, "lightness": lightness}
         cortex_views.draw(bottom, values, "visual", PIXEL_MM["visual"], shown, **look)
         for place, side in ((0.0, "left"), (1.0, "right")):
             top.text(place, 0.97, side, ha=side, va="top", color=MUTED, fontsize=NOTE, transform=top.transAxes)
@@ -106,7 +107,7 @@ def inflated(values: np.ndarray, *, title: str, label: str, shown: ScalarMappabl
             left = EDGE_IN
             for name, wide in zip(names, across, strict=True):
                 axes = panel(figure, left, start, wide, height)
-                look = {"areas": cortex_views.OUTLINED, "lightness": lightness}
+                look: dict[str, Any] = {"areas": cortex_views.OUTLINED, "lightness": lightness}
                 look["names"] = SMALL if name in ("posterior", "ventral") else None
                 cortex_views.draw(axes, values, name, PIXEL_MM[name], shown, **look)
                 _sides(axes, name, _view(name))
@@ -118,7 +119,7 @@ def inflated(values: np.ndarray, *, title: str, label: str, shown: ScalarMappabl
 
 def _sides(axes: Axes, name: str, seen: cortex_views.View) -> None:
     """Name a view, and its hemispheres."""
-    look = {"ha": "center", "va": "top", "fontsize": NOTE}
+    look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": NOTE}
     for column, side in zip(seen.middles, "RL" if name == "ventral" else "LR", strict=True):
         axes.text(column, seen.nearest.shape[0] * 1.01, side, color=MUTED, **look)
     place = (np.mean(seen.middles), seen.nearest.shape[0] * 1.01)
@@ -161,13 +162,13 @@ def flat_panels(
             for j, (text, value) in enumerate(row):
                 axes = panel(figure, start + j * (width + gap), top, width, height)
                 named = SMALL - 0.3 if i == j == 0 else None
-                look = {"areas": cortex_views.OUTLINED, "names": named, "lightness": lightness}
+                look: dict[str, Any] = {"areas": cortex_views.OUTLINED, "names": named, "lightness": lightness}
                 cortex_views.draw(axes, value, "visual", PANEL_MM, shown, **look)
                 axes.set_title(text, loc="center", pad=3)
                 if i == j == 0:
-                    for place, side in ((0.0, "left"), (1.0, "right")):
-                        look = {"ha": side, "va": "bottom", "color": MUTED, "fontsize": NOTE}
-                        axes.text(place, 1.01, side, transform=axes.transAxes, **look)
+                    for edge, side in ((0.0, "left"), (1.0, "right")):
+                        words: dict[str, Any] = {"ha": side, "va": "bottom", "color": MUTED, "fontsize": NOTE}
+                        axes.text(edge, 1.01, side, transform=axes.transAxes, **words)
             top += height
         colour_bar(figure, shown, label, values, figure.get_figheight() - 0.38, 2.6)
     return figure
@@ -310,18 +311,19 @@ def agreement(table: pd.DataFrame, areas: pd.DataFrame, *, title: str) -> Figure
         )
         for i, (stage, part) in enumerate(areas.groupby("stage", sort=False)):
             axes = panel(figure, start + i * (width + gap), HEAD_IN + 0.2, width, height)
-            part, at = part.set_index("part").reindex(names), np.arange(len(names))
+            part, at_rows = part.set_index("part").reindex(names), np.arange(len(names))
             axes.axvline(1, color=MUTED, linewidth=0.8)
-            axes.hlines(at, part[["attention", "gradients"]].min(axis=1), part[["attention", "gradients"]].max(axis=1),
-                        color=MUTED, linewidth=0.6)  # fmt: skip
+            pair = part[["attention", "gradients"]]
+            axes.hlines(at_rows, pair.min(axis=1), pair.max(axis=1), color=MUTED, linewidth=0.6)
             for name, mark, colour, inside in measures:
-                look = {"color": colour, "markerfacecolor": inside, "markersize": 3.6, "markeredgewidth": 0.9}
-                axes.plot(part[name], at, mark, label=name if name == "attention" else f"integrated {name}", **look)
+                marker: dict[str, Any] = {"markerfacecolor": inside, "markersize": 3.6, "markeredgewidth": 0.9}
+                label = name if name == "attention" else f"integrated {name}"
+                axes.plot(part[name], at_rows, mark, label=label, color=colour, **marker)
             axes.set(xscale="log", xlim=(1 / far, far), ylim=(len(names) - 0.4, -0.6))
             axes.xaxis.set_major_locator(FixedLocator([t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10) if 1 / far <= t <= far]))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_yticks(at, names if i == 0 else [])
+            axes.set_yticks(at_rows, names if i == 0 else [])
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="y", visible=False)
             axes.set_title(f"{stage}, {part.layer.iloc[0]}", pad=3)
@@ -352,7 +354,9 @@ def area_ratios(tables: dict[str, pd.DataFrame], *, title: str, label: str) -> F
             values = table.to_numpy(float)
             shown = cortex_views.ratio_scale(values)
             axes = panel(figure, start + i * (width + gap), HEAD_IN + 0.2, width, height)
-            axes.imshow(values, norm=shown.norm, cmap=shown.cmap, aspect="auto", interpolation="nearest")
+            axes.imshow(
+                values, norm=cast(Normalize, shown.norm), cmap=shown.cmap, aspect="auto", interpolation="nearest"
+            )
             axes.set_yticks(range(rows), table.index)
             axes.set_xticks(range(columns), table.columns, rotation=30, ha="right", rotation_mode="anchor")
             axes.tick_params(length=0)

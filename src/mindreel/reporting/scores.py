@@ -1,5 +1,6 @@
 """What the report reads of an experiment on one subject: clips, scores, captions; and that they belong together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,18 +55,21 @@ def names_of(folder: Path) -> tuple[str, str]:
     return folder.parent.name, folder.name.removeprefix("sub-")
 
 
+def _place(name: str, names: list[str]) -> int:
+    return names.index(name) if name in names else len(names)
+
+
 def in_order(folders: list[Path], experiments: list[str], subjects: list[str]) -> list[Path]:
     """Folders …/{owner}/sub-{subject} in the order of the experiments, then of the subjects."""
 
     def place(folder: Path) -> tuple[int, int]:
-        own = names_of(folder)
-        known = zip(own, (experiments, subjects), strict=True)
-        return tuple(names.index(name) if name in names else len(names) for name, names in known)
+        experiment, subject = names_of(folder)
+        return _place(experiment, experiments), _place(subject, subjects)
 
     return sorted(folders, key=place)
 
 
-def load(folder: Path, clips: list[Path] = (), config: Config | None = None) -> Result:
+def load(folder: Path, clips: Sequence[Path] = (), config: Config | None = None) -> Result:
     """Read a metrics folder and, of `clips`, those that it scores.
 
     `config` tells whose clips they are: of the owner of stage sampling, and those of captions, which know no subject,

@@ -87,13 +87,14 @@ def colour_bar(
     middle : where its middle is, as a share of the figure's width
     """
     beyond = [np.nanmin(values) < shown.norm.vmin, np.nanmax(values) > shown.norm.vmax]
-    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[tuple(int(b) for b in beyond)]
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(beyond[0]), int(beyond[1])]
     axes = panel(figure, middle * figure.get_figwidth() - width / 2, top, width, 0.07)
     bar = figure.colorbar(shown, cax=axes, orientation="horizontal", extend=extend, extendfrac=0.04)
     bar.set_label(label, labelpad=2)
     bar.outline.set_linewidth(0.4)
     if isinstance(shown.norm, LogNorm):
-        inside = [[tick for tick in ticks if shown.norm.vmin <= tick <= shown.norm.vmax] for ticks in RATIO_TICKS]
+        low, high = shown.norm.vmin or 0.0, shown.norm.vmax or np.inf
+        inside = [[tick for tick in ticks if low <= tick <= high] for ticks in RATIO_TICKS]
         ticks = next((ticks for ticks in inside if len(ticks) >= 5), inside[-1])
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], minor=False)
         bar.ax.minorticks_off()

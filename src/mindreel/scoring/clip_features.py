@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,5 +162,5 @@ def _batched(function: Callable, size: int, name: str) -> Callable[[np.ndarray],
     return run
 
 
-def _labels(model: torch.nn.Module) -> list[str]:
+def _labels(model: Any) -> list[str]:
     return [str(model.config.id2label[i]) for i in range(model.config.num_labels)]

@@ -119,6 +119,5 @@ def compare_clips(
         return np.mean([compare(a, b) for a, b in zip(*pair, strict=True)], axis=0)
 
     with ThreadPoolExecutor(workers) as pool:
-        rows = pool.map(one, zip(made, true, strict=True))
-        rows = list(tqdm(rows, total=len(made), desc=label, mininterval=2))
+        rows = list(tqdm(pool.map(one, zip(made, true, strict=True)), total=len(made), desc=label, mininterval=2))
     return dict(zip(NAMES, np.array(rows).reshape(-1, len(NAMES)).T, strict=True))

@@ -63,7 +63,7 @@ def summarise(
     for m, metric in enumerate(metrics):
         middle = statistics.weighted_medians if statistics.is_median(metric) else statistics.weighted_means
         value, drawn = middle(values[:, :, m], everyone)[0], middle(values[:, :, m], weights)  # (B, conditions)
-        if metric == statistics.PAIRWISE:
+        if metric == statistics.PAIRWISE and between is not None:
             drawn = pairwise_draws(between, parts[0]["scene"].to_numpy(), weights)
         sign = -1 if statistics.lower_is_better(metric) else 1
         low, high = statistics.interval(drawn)

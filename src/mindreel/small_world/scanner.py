@@ -7,7 +7,9 @@ import nibabel as nib
 import numpy as np
 import scipy.ndimage
 import scipy.sparse
+from nibabel.affines import apply_affine
 from nibabel.cifti2 import BrainModelAxis
+from nibabel.eulerangles import euler2mat
 
 from mindreel.brain import surface
 
@@ -55,7 +57,7 @@ def grayordinate_axis() -> BrainModelAxis:
     """
     shape, affine = (91, 109, 91), np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
     voxels = np.argwhere(np.ones(shape, bool))
-    place = nib.affines.apply_affine(affine, voxels)
+    place = apply_affine(affine, voxels)
     deep = (np.abs(place - [0, -30, -20]) < [52, 70, 56]).all(1)  # no structure lies outside this box
     voxels, place = voxels[deep], place[deep]
     inside = []
@@ -105,7 +107,7 @@ def motion(volumes: int, typical_mm: float, rng: np.random.Generator) -> np.ndar
 
 def rigid(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """(6,) translations (mm) and rotations (rad: about x, then y, then z) -> (4, 4), turning about `centre` (mm)."""
-    turn = nib.eulerangles.euler2mat(*parameters[5:2:-1])
+    turn = euler2mat(*parameters[5:2:-1])
     matrix = np.eye(4)
     matrix[:3, :3] = turn
     matrix[:3, 3] = parameters[:3] + centre - turn @ centre
@@ -146,8 +148,9 @@ def draw_head(voxel_mm: float, rng: np.random.Generator) -> Head:
     size = np.diag([*rng.choice([-1, 1], 3) * rng.uniform(0.03, 0.05, 3) + 1, 1.0])
     subject = rigid(_pose(rng, 4, 5), HEAD_CENTRE) @ size  # MNI -> T1w (mm)
     scanner = rigid(_pose(rng, 4, 6), HEAD_CENTRE) @ subject  # MNI -> scanner (mm)
-    centre = nib.affines.apply_affine(scanner, HEAD_CENTRE)
-    shape = tuple(int(np.ceil(length / voxel_mm)) for length in FIELD_OF_VIEW_MM)
+    centre = apply_affine(scanner, HEAD_CENTRE)
+    across, deep, high = (int(np.ceil(length / voxel_mm)) for length in FIELD_OF_VIEW_MM)
+    shape = (across, deep, high)
     affine = rigid(_pose(rng, 8, 0), np.zeros(3)) @ np.diag([-voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
 
@@ -200,7 +203,7 @@ def _look(picture: np.ndarray, from_affine: np.ndarray, to_affine: np.ndarray, s
 
 def _sample(picture: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Interpolate a picture linearly at points (N, 3) in mm; outside is 0."""
-    voxels = nib.affines.apply_affine(np.linalg.inv(affine), points)
+    voxels = apply_affine(np.linalg.inv(affine), points)
     return scipy.ndimage.map_coordinates(picture, voxels.T, np.float32, order=1)
 
 
@@ -214,14 +217,14 @@ def _painting(
     hits = scipy.sparse.csr_matrix((count, surface.VERTICES), dtype=np.float32)
     for name in ("white", "midthickness", "pial"):
         (left_mm, _), (right_mm, _) = surface.mesh(name)
-        place = nib.affines.apply_affine(to_voxel, np.where(left[:, None], left_mm[vertex], right_mm[vertex]))
+        place = apply_affine(to_voxel, np.where(left[:, None], left_mm[vertex], right_mm[vertex]))
         index = np.ravel_multi_index(np.round(place).astype(int).T, shape, mode="clip")
         entries = (np.ones(surface.VERTICES, np.float32), (index, np.arange(surface.VERTICES)))
         hits = hits + scipy.sparse.csr_matrix(entries, shape=hits.shape)
     share = np.asarray(hits.sum(1)).ravel()
     paint = scipy.sparse.diags(np.divide(1, share, out=np.zeros_like(share), where=share > 0)) @ hits
 
-    place = nib.affines.apply_affine(to_voxel, surface.coordinates())
+    place = apply_affine(to_voxel, surface.coordinates())
     low = np.floor(place).astype(int)
     sample = scipy.sparse.csr_matrix((surface.VERTICES, count), dtype=np.float32)
     for corner in np.ndindex(2, 2, 2):
@@ -250,10 +253,10 @@ def scan(head: Head, response: np.ndarray, strength: float, path: np.ndarray, rn
     turned, moved = np.linalg.norm(path[:, 3:], axis=1).max(), np.linalg.norm(path[:, :3], axis=1).max()
     margin = 2 + int((moved + BRAIN_MM * turned) / np.linalg.norm(head.affine[:3, 0]))  # voxels; 2 for the blur
     reached = scipy.ndimage.binary_dilation(head.brain.reshape(head.shape), iterations=margin)
-    places = nib.affines.apply_affine(head.affine, np.argwhere(reached))  # the brain comes nowhere else
+    places = apply_affine(head.affine, np.argwhere(reached))  # the brain comes nowhere else
     run = np.zeros((volumes, *head.shape), np.float32)
     for t in range(volumes):
-        back = nib.affines.apply_affine(np.linalg.inv(rigid(path[t], head.centre)), places)
+        back = apply_affine(np.linalg.inv(rigid(path[t], head.centre)), places)
         run[t, reached] = _sample(head.tissue, head.tissue_affine, back)
         run[t, reached] *= 1 + RESPONSE * _sample(active[t], head.affine, back)
     grain = strength * noise(volumes, voxels, rng)

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from mindreel.artifacts import load_json, save_json
 from mindreel.diffusion import objective
 from mindreel.errors import InputError
-from mindreel.networks.video_unet import TEMPORAL, VideoUNet, deflate, inflate
+from mindreel.networks.video_unet import TEMPORAL, FrameSpan, NormSpan, VideoUNet, deflate, inflate
 from mindreel.small_world import drawing
 
 SIDE = 64  # pixels
@@ -39,7 +39,11 @@ FRAMES = 6
 TOKENS = 16  # caption length, start and end tokens included
 WIDTH = 128  # of the CLIP space and of the text states
 LATENT_CHANNELS = 8
-KIND = ("sparse-causal", "frames", True)  # how the UNet is inflated: attention, norm_over, frame_positions
+KIND: tuple[FrameSpan, NormSpan, bool] = (
+    "sparse-causal",
+    "frames",
+    True,
+)  # how the UNet is inflated: attention, norm_over, frame_positions
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def normalise(pixels: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
     """From [-1, 1] to what a model's image processor makes of the same picture; (..., 3, H, W)."""
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (mean, std))
-    return ((pixels + 1) / 2 - mean) / std
+    centre, scale = (torch.tensor(v).reshape(3, 1, 1) for v in (mean, std))
+    return ((pixels + 1) / 2 - centre) / scale
 
 
 def random_frames(clips: Clips, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, np.ndarray]:

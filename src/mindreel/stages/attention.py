@@ -7,8 +7,9 @@ CLIP space, and how far they agree; after MBM there is no output to attribute, t
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ def maps(
     gradients = np.stack([sizes[stage].mean(0) for stage in EMBEDDING]).astype(np.float32)
 
     members = category_clips(told, cfg.categories)
-    per_category = {}
+    per_category: dict[str, np.ndarray] = {}
     for name, clips in members.items():
         for stage in STAGES:
             received_by = spread(by_clip[stage][clips].mean(0), size[stage], len(table))
@@ -192,7 +193,7 @@ def spread(patches: np.ndarray, patch_size: int, voxels: int) -> np.ndarray:
     return spread_out[..., :voxels].astype(np.float32)
 
 
-def part_sums(values: dict[str, dict[int | str, np.ndarray]], part: pd.Categorical, unit: str) -> pd.DataFrame:
+def part_sums(values: Mapping[str, Mapping[Any, np.ndarray]], part: pd.Categorical, unit: str) -> pd.DataFrame:
     """Sum maps over the voxels of every part of the cortex.
 
     Parameters

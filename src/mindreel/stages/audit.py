@@ -134,7 +134,7 @@ def _nearest(test: list[dict], train: list[dict], paths: list[Path], scene: np.n
         [np.stack(np.divmod(np.arange(s["scene"].size * frames), frames), 1) for s in train]
     )  # (M, 2): volume, frame
     segment = np.repeat([path.stem for path in paths], [s["scene"].size * frames for s in train])
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for space, function, key, sign, name in (
         ("pixels", nearest_pixels, "pixel", 1, "rms"),
         ("content", nearest_content, "clip", -1, "cosine"),

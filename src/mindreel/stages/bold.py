@@ -11,6 +11,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
 
 from mindreel.artifacts import atomic, load_array, save_array, save_table
 from mindreel.brain import cifti, registration, surface
@@ -23,7 +25,7 @@ COVERED = 0.95  # share of the cortex that must lie within the grid of an MNI ru
 BRAIN = 0.5  # share of the cortex that must lie in a raw run's brain
 LONGEST_TR_S = 60.0  # a header's TR above this is taken for milliseconds
 TR_TOLERANCE = 0.01  # headers round
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError)
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
 def anatomy(*, t1w: Path, out: Path, cfg: Bold) -> None:
@@ -95,6 +97,7 @@ def clean(
     elif source == "mni":
         series, moved = from_mni(run), None
     else:
+        assert anatomy is not None  # checked above
         series, moved = from_raw(run, anatomy, cfg, sidecar, tr_s)
     series = series[kept]
     check_volumes(run, series, kept.start)
@@ -232,7 +235,7 @@ def read_image(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     return data, image.affine.astype(np.float64)
 
 
-def _open(path: Path) -> nib.spatialimages.SpatialImage:
+def _open(path: Path) -> SpatialImage:
     try:
         return nib.load(path)
     except UNREADABLE as error:
@@ -275,6 +278,7 @@ def from_raw(run: Path, anatomy: Path, cfg: Bold, sidecar: Path | None, tr_s: fl
     if cfg.slice_timing:
         from mindreel.brain import slice_timing
 
+        assert sidecar is not None  # checked above
         series = slice_timing.correct(series, *slice_timing.read_times(sidecar, series.shape, tr_s), tr_s)
     try:
         transforms, centre = registration.realign(series, affine, reference=series.shape[-1] // 2)

@@ -71,7 +71,7 @@ def unique_frames(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first: list[int] = []
     same_as = np.empty(len(frames), int)
     for index, frame in enumerate(frames):
-        digest = hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
         if digest not in seen:
             seen[digest] = len(first)
             first.append(index)

@@ -53,7 +53,7 @@ def model(*, name: str, out: Path) -> None:
     elsewhere = "download it elsewhere and name its folder in the configuration (fetch.<key>)"
     try:
         repository = HfApi().model_info(name)
-        files = wanted([file.rfilename for file in repository.siblings])
+        files = wanted([file.rfilename for file in repository.siblings or ()])
         if not any(f.endswith(".safetensors") or PurePosixPath(f).suffix in (".bin", ".pt") for f in files):
             raise InputError(f"{name}: found no weights on the hub, expected .safetensors or .bin; {elsewhere}")
         with atomic(out) as folder:

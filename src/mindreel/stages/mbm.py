@@ -3,6 +3,7 @@
 DC-MAE (Sun 2023, NeuroCine's pretraining) is a variant: `double_contrast` adds two contrastive losses.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from mindreel.config import DoubleContrast, Mbm, Pretrain
 from mindreel.device import precision, this_device
 from mindreel.errors import InputError
 from mindreel.learning import loop
-from mindreel.networks.fmri_encoder import MaskedAutoencoder
+from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 
 
 def pretrain(*, segments: Path, out: Path, scratch: Path, cfg: Pretrain) -> None:
@@ -46,7 +47,8 @@ def tune(
             "take no --pretrained, hcp and a folder need it; change mbm.init or the options"
         )
     torch.manual_seed(cfg.seed)
-    if anew:
+    if pretrained is None:
+        assert sizes is not None  # checked above
         model = MaskedAutoencoder.from_config(sizes, series.shape[2])
     else:
         model, adapted = MaskedAutoencoder.from_pretrained(pretrained).for_voxels(series.shape[2])
@@ -134,10 +136,12 @@ def _fit(
     model.to(device).train()
     optimizer = loop.adamw({model: 1.0}, cfg.optimizer)
     run = loop.Run(scratch, {"model": model}, optimizer, cfg.optimizer, settings)
-    objective, masks = model, (model.config["patches"],)
-    if cfg.double_contrast is not None:
-        objective, masks = DoubleContrastive(model, cfg.double_contrast), (2, *masks)
-    objective = distributed.parallel(objective)
+    objective: Callable[..., torch.Tensor]
+    if cfg.double_contrast is None:
+        objective, masks = distributed.parallel(model), [model.config["patches"]]
+    else:
+        both = DoubleContrastive(model, cfg.double_contrast)
+        objective, masks = distributed.parallel(both), [2, model.config["patches"]]
     objective = torch.compile(objective) if compiled else objective
     batch_size = min(cfg.optimizer.batch_size, len(bold))
     rows, fetch = distributed.share(batch_size), loop.fetcher(bold, device)

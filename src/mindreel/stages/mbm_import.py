@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from mindreel.artifacts import atomic, load_json
 from mindreel.errors import InputError
 from mindreel.networks.checkpoints import load_strictly
-from mindreel.networks.fmri_encoder import FmriEncoder, MaskedAutoencoder
+from mindreel.networks.fmri_encoder import FmriEncoder
+from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 
 RELEASED_NAMES = (  # released code -> ours, in order
     (r"^cls_token$", "class_token"),
@@ -175,9 +176,10 @@ def from_released(config: dict, weights: dict[str, torch.Tensor]) -> MaskedAutoe
             "decoder_depth": "decoder_depth",
             "decoder_heads": "decoder_num_heads",
         }
-        model = MaskedAutoencoder(class_token=True, **arguments, **{key: config[name] for key, name in names.items()})
-        load_strictly(model, state, "released MAEforFMRI")
-        return model.eval()
+        own = {key: config[name] for key, name in names.items()}
+        autoencoder = MaskedAutoencoder(class_token=True, **arguments, **own)
+        load_strictly(autoencoder, state, "released MAEforFMRI")
+        return autoencoder.eval()
     names = {"window": "window_size", "tokens": "out_channel", "token_width": "out_dim", "dropout": "dropout"}
     model = FmriEncoder(**arguments, **{key: config[name] for key, name in names.items()})
     load_strictly(model, state, "released fMRIEncoder", unused=("class_token", "mask_token", "logit_scale"))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def score(
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     true = Clips([clip for segment in segments for clip in segment], joined)
     made = {
-        name: Clips(array, _features(features / name, len(array)))
+        name: Clips(list(array), _features(features / name, len(array)))
         for name, array in _reconstructions(clips, segments).items()
     }
     index = number([path.stem for path in frames], segments, cfg.scene_cut)
@@ -122,7 +123,7 @@ def compare(*, metrics: list[Path], out: Path, cfg: Metrics) -> None:
         for metric in (name for name in metrics_of(table.columns) if name in reference):
             a, b = table[metric].to_numpy(float), reference[metric].to_numpy(float)
             sign = -1 if statistics.lower_is_better(metric) else 1
-            row = {"metric": metric, "experiment": experiment, "subject": subject, "against": against}
+            row: dict[str, Any] = {"metric": metric, "experiment": experiment, "subject": subject, "against": against}
             row |= {"value": a.mean(), "reference": b.mean(), "difference": sign * (a - b).mean()}
             if metric == statistics.PAIRWISE:
                 both = np.stack([_between(folders[name, subject]) for name in (experiment, against)])
@@ -218,7 +219,7 @@ def _accuracies(
     best = top_classes(true.reshape(flat.shape), cfg.true_classes)
     beaten_by, beaten_first = statistics.beating(flat, best), statistics.beating(flat, best[:, :1])
     candidates = flat.shape[1] - cfg.true_classes
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for ways in cfg.ways:
         name, sampled, first = nway_names(kind, ways, cfg)
         exact = statistics.nway_accuracy(beaten_by, candidates, ways, cfg.top_k).reshape(count, -1)
@@ -285,7 +286,8 @@ def write(
     others = np.random.default_rng([cfg.seed, len(scene)])  # not the draw that may have made the shuffled control
     drawn = [statistics.mismatched(scene, others) for _ in range(-(-PAIRS // len(scene)))]
     partner = np.array([row for row in drawn if row is not None])
-    tables, classes, mismatched = [], [_classes("true", true, labels, cfg)], {}
+    tables, classes = [], [_classes("true", true, labels, cfg)]
+    mismatched: dict[tuple[str, str], float] = {}
     for condition, clips in made.items():
         columns = measure(clips, true, cfg, rng, workers, scene)
         tables.append(pd.concat([index.assign(condition=condition), pd.DataFrame(columns)], axis=1))

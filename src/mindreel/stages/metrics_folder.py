@@ -52,7 +52,9 @@ def folder(
     truth, shown = clip_folders.halves(shown) if true is None else (clip_folders.read_folder(true), shown)
     arrays = dict(zip(("pred", "true"), clip_folders.matched(shown, truth), strict=True))
     found = clip_features.networks(image_classifier, video_classifier, clip, diffusion, cfg.features)
-    made, seen = (metrics.Clips(array, clip_features.describe(array, found, cfg.features)) for array in arrays.values())
+    made, seen = (
+        metrics.Clips(list(array), clip_features.describe(array, found, cfg.features)) for array in arrays.values()
+    )
     index = metrics.number(["true"], [arrays["true"]], cfg.metrics.scene_cut)
     labels = {name: network.labels for name, network in found.items() if network.labels}
     metrics.write(out, {"pred": made}, seen, index, labels, workers, cfg.metrics)

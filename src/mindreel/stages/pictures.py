@@ -6,6 +6,7 @@ which lists them with their alternative texts.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -47,7 +48,7 @@ def selection(*, maps: Path, summary: Path, out: Path) -> None:
     segments, thresholds = len(counts["segments"]), {name: counts[name] for name in ("t_significant", "t_selected")}
     of_r, of_t = (cortex_views.scale(values, cmap="RdBu_r") for values in (r, t))
     of_chosen = cortex_views.scale(r[chosen], cmap="viridis", centre=None)
-    untested = {"grey": "not tested", "lightness": figures_brain.DARKER}
+    untested: dict[str, Any] = {"grey": "not tested", "lightness": figures_brain.DARKER}
     middle, most = _middle(r[chosen])
     told = f"{chosen.sum():,} of {tested.sum():,} tested vertices"
     best = ", ".join(f"{area} {number}" for area, number in _largest(surface.atlas().area[chosen]))
@@ -164,7 +165,7 @@ def attention(*, attention: Path, out: Path) -> None:
     area = np.where(atlas.area.isin(largest), atlas.area, "others")
     areas = shares({(stage, last): values for stage, values in final.items()}, area, [*ordered, "others"])
     strongest = {name: _leading(table) for name, table in (("networks", networks), ("areas", areas))}
-    beside = {}
+    beside: dict[tuple[str, str], np.ndarray] = {}
     for stage in dict.fromkeys(stage for stage, _ in gradients):
         beside |= {(stage, f"attention, {key[1]}"): value for key, value in maps.items() if key[0] == stage}
         beside |= {key: value for key, value in gradients.items() if key[0] == stage}

@@ -64,7 +64,8 @@ def tables(
     told = [tabulated.experiments([describe(config, name) for name in experiments])]
     told.append(tabulated.headline(found, known, config.simulate is not None))
     told += tabulated.scores(found)
-    told.append(tabulated.comparison(load_table(comparison)))
+    compared = tabulated.comparison(load_table(comparison))
+    told += [compared] if compared is not None else []
     told += tabulated.audit(load_json(audit / "summary.json"), load_table(audit / "scenes.tsv"))
     told.append(tabulated.selection([figures.selection_counts(folder, *names_of(folder)) for folder in selections]))
     for name, table in (("networks", tabulated.networks), ("agreement", tabulated.agreement)):

@@ -220,9 +220,11 @@ def average_repeats(segments: dict[str, list[Path]], voxels: np.ndarray) -> np.n
     InputError
         If two runs differ in length, the runs are not (T, 59412), or two repeats are the same recording.
     """
-    averages, shape, example = [], None, None
+    averages: list[np.ndarray] = []
+    shape, example = None, None
     for runs in tqdm(segments.values(), desc="segments", mininterval=5):
-        total, known = 0.0, {}
+        total: np.ndarray | float = 0.0
+        known: dict[bytes, Path] = {}
         for path in runs:
             series = load_array(path)
             shape, example = shape or series.shape, example or path
@@ -239,7 +241,7 @@ def average_repeats(segments: dict[str, list[Path]], voxels: np.ndarray) -> np.n
                     "sample sheet"
                 )
             total = total + part.astype(np.float64)
-        averages.append((total / len(runs)).astype(np.float32))
+        averages.append(np.asarray(total / len(runs), np.float32))
     return np.stack(averages)
 
 

@@ -7,6 +7,7 @@ clip (F, H, W, 3) uint8 for every test clip, in their order.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def control(
     if missing := [name for name in makers[control].inputs if not optional[name]]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise InputError(f"--control {control}: give {options} too")
-    present = {name: value for name, value in optional.items() if value is not None}
+    present: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
     given = Given(subject=subject, seed=seed, test_frames=test_frames, **present)
     true = [load_array(path) for path in test_frames]
     shape = (sum(map(len, true)), *true[0].shape[1:])
@@ -171,13 +172,15 @@ def nearest(decoded: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
     return (decoded @ embeddings.T).argmax(1)
 
 
-def _decode(contrastive: Path, series: np.ndarray, encoder: Encoder) -> np.ndarray:
+def _decode(contrastive: Path, series: np.ndarray, encoder: Encoder | None) -> np.ndarray:
     """Embeddings (N, D) float32 of the windows of fMRI (S, T, V)."""
     import torch
 
     from mindreel.device import this_device
     from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 
+    if encoder is None:
+        raise InputError("--control retrieved: give --encoder too")
     device = this_device()
     fmri_encoder = FmriEncoder.from_pretrained(contrastive).requires_grad_(False).to(device)
     segment, volume = np.divmod(np.arange(series.shape[0] * series.shape[1]), series.shape[1])

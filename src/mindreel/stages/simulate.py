@@ -75,8 +75,8 @@ def subject(
     """
     _check_tr(data.tr_s)
     runs = _runs(sheet, subject)
-    boards = {path.stem: path for path in scenes}
-    boards = {segment: read_board(boards[segment]) for segment in dict.fromkeys(runs["segment"]) if segment in boards}
+    tables = {path.stem: path for path in scenes}
+    boards = {segment: read_board(tables[segment]) for segment in dict.fromkeys(runs["segment"]) if segment in tables}
     _check(runs, boards, bold, sheet)
 
     model = cortex.grow(cfg.responsive, generator(cfg.seed, f"sub-{subject}", "cortex"))
@@ -98,6 +98,7 @@ def subject(
                 series = cifti_run(model.vertices, response, strength, rng)
                 surface.save_dtseries(out, series, data.tr_s, scanner.grayordinate_axis())
             else:
+                assert head is not None  # some run is raw
                 path = scanner.motion(run.volumes, cfg.motion_mm, rng)
                 image = raw_run(head, model.vertices, response, path, cfg.noise, data.tr_s, rng)
                 _save_image(out, image)

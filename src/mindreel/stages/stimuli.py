@@ -104,7 +104,7 @@ def _decode(movie: Path) -> Iterator[tuple[av.VideoFrame, float, float]]:
                     raise InputError(f"{movie}: has frames without timestamps; re-encode it as MP4")
                 start = frame.time if start is None else start
                 time_s = frame.time - start
-                yield frame, time_s, time_s + float((frame.duration or 0) * frame.time_base)
+                yield frame, time_s, time_s + float((frame.duration or 0) * (frame.time_base or 0))
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"{movie}: cannot be decoded ({error}); get the file again, or correct data.patterns.movie"

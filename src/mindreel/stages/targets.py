@@ -1,6 +1,7 @@
 """Frames and captions to what training aims at: CLIP embeddings, text states, VAE latents. Computed once."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,8 +113,8 @@ def augment(caption: str, synonyms: dict[str, list[str]], rng: np.random.Generat
     words = caption.split()
     replaced = []
     for word in words:
-        choices = synonyms.get(word.lower())
-        swap_in = choices is not None and rng.random() < share
+        choices = synonyms.get(word.lower(), [])
+        swap_in = choices and rng.random() < share
         replaced.append(choices[rng.integers(len(choices))] if swap_in else word)
     for _ in range(swaps if len(words) > 1 else 0):
         i, j = rng.choice(len(replaced), size=2, replace=False)
@@ -203,7 +204,7 @@ def _latents(folder: Path, pictures: np.ndarray, cfg: Targets) -> np.ndarray:
     return np.concatenate(rows).reshape(*pictures.shape[:2], *rows[0].shape[1:])
 
 
-def _tokens(tokenizer: object, texts: list[str], length: int) -> dict[str, torch.Tensor]:
+def _tokens(tokenizer: Any, texts: list[str], length: int) -> dict[str, torch.Tensor]:
     tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return tokens.to(this_device())
 

@@ -260,11 +260,8 @@ def test_tensorboard_shows_every_logged_step_once(tmp_path: Path) -> None:
 
 
 def test_a_stopped_training_is_tried_again(root: Path) -> None:
-    """Snakemake repeats a job that ends with EXIT_PREEMPTED: every profile allows it."""
-    profiles = sorted((root / "workflow" / "profiles").glob("*/config.yaml"))
-    assert len(profiles) == 3
-    for path in profiles:
-        assert yaml.safe_load(path.read_text())["retries"] >= 1, path
+    """Snakemake repeats a job that ends with EXIT_PREEMPTED: the profile that is added to all others allows it."""
+    assert yaml.safe_load((root / "profiles" / "default" / "config.yaml").read_text())["retries"] >= 1
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("auto", torch.float32), ("float32", None), ("bfloat16", torch.bfloat16)])

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from mindreel.config import Encoder
 from mindreel.errors import InputError
-from mindreel.networks.fmri_encoder import FmriEncoder, MaskedAutoencoder, sparsify, window_batch, windows
+from mindreel.networks.fmri_encoder import FmriEncoder, sparsify, window_batch, windows
+from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.networks.position_encoding import sincos
 from mindreel.stages.mbm_import import from_released
 

@@ -67,7 +67,13 @@ def test_no_subject_has_a_pretraining_of_its_own(raw):
 
 def test_generator_change_keeps_the_encoder(raw):
     overlay = {"experiments": {"noisy": {"base": "mind-video", "generator": {"noise_beta": 0.25}}}}
-    assert owns(owners(raw, overlay, "noisy"), "noisy") == set(STAGES) - {"roi", "pretrain", "mbm", "contrastive"}
+    assert owns(owners(raw, overlay, "noisy"), "noisy") == set(STAGES) - {
+        "roi",
+        "pretrain",
+        "mbm",
+        "contrastive",
+        "decoded",
+    }
 
 
 def test_a_setting_of_one_subject_counts(raw):

@@ -11,7 +11,7 @@ from mindreel import artifacts, config
 from mindreel.brain import surface
 from mindreel.errors import InputError
 from mindreel.learning import integrated_gradients
-from mindreel.networks import fmri_encoder
+from mindreel.networks import fmri_encoder, masked_autoencoder
 from mindreel.stages import attention
 
 VOXELS, SIZE, LAYERS = 75, 8, (1, 3)  # 10 patches, the last one with 5 padding voxels
@@ -43,7 +43,7 @@ def made_inputs(tmp_path):
     torch.manual_seed(5)
     rng = np.random.default_rng(5)
     decoder = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
-    fmri_encoder.MaskedAutoencoder(**MODEL, **decoder).save_pretrained(tmp_path / "mbm")
+    masked_autoencoder.MaskedAutoencoder(**MODEL, **decoder).save_pretrained(tmp_path / "mbm")
     head = {"window": 2, "tokens": 4, "token_width": 6, "dropout": 0.0}
     fmri_encoder.FmriEncoder(**MODEL, **head).save_pretrained(tmp_path / "contrastive")
     fmri_encoder.FmriEncoder(**MODEL, **head).save_pretrained(tmp_path / "cotrain/encoder")
@@ -153,7 +153,7 @@ def test_maps_writes_everything(made):
     atlas = surface.atlas().area[chosen].to_numpy()
     assert last[atlas[0]] == pytest.approx(values[2, 1][atlas == atlas[0]].sum(), rel=1e-4)
     files = {"attention.npy", "gradients.npy", "categories.npy", "networks.tsv", "areas.tsv", "gradients.tsv"}
-    files |= {"agreement.tsv", "completeness.tsv", "categories.tsv"}
+    files |= {"agreement.tsv", "completeness.tsv", "categories.tsv", ".mindreel"}
     files |= {f"{name}.dscalar.nii" for name in ("attention", "gradients", "categories")}
     assert {path.name for path in out.iterdir()} == files
 
@@ -266,7 +266,7 @@ def test_captions_and_features_of_other_clips_are_errors(inputs, tmp_path):
 
 def test_mbm_stage_is_the_masked_autoencoders_own_attention(inputs):
     model = fmri_encoder.FmriEncoder.from_mbm(inputs["mbm"], inputs["encoder"], VOXELS, 0.0)
-    source = fmri_encoder.MaskedAutoencoder.from_pretrained(inputs["mbm"])
+    source = masked_autoencoder.MaskedAutoencoder.from_pretrained(inputs["mbm"])
     series = np.load(inputs["bold"])[:1, :2]
     got = attention.received(model, series, inputs["encoder"], inputs["cfg"])
     with torch.no_grad():  # both clips see volume 1 twice: shift 1, clamped

