@@ -25,7 +25,8 @@ import scipy.stats
 
 from mindreel.artifacts import load_array, save_array
 from mindreel.brain import reproducibility, surface
-from mindreel.config import Bold, Roi, load
+from mindreel.config import load
+from mindreel.sections import Bold, Roi
 from mindreel.stages import bold
 
 ROOT = Path(__file__).parents[1]

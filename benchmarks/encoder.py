@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from mindreel.config import Optimizer
 from mindreel.device import precision, this_device
 from mindreel.learning import loop
 from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.networks.patch_model import Attention
+from mindreel.sections import Optimizer
 
 SEGMENTS, EPOCHS = 600_000, 500  # MinD-Video's pretraining
 RATIO = 0.75

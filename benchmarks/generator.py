@@ -32,11 +32,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mindreel.config import Sampling
 from mindreel.device import this_device
 from mindreel.diffusion import sampler
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import VideoUNet, inflate
+from mindreel.sections import Sampling
 from mindreel.stages import cotrain
 
 ZOO = Path(__file__).parents[1] / "resources" / "zoo" / "stable-diffusion"

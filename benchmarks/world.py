@@ -27,10 +27,11 @@ import torch
 from tqdm import tqdm
 
 from mindreel.artifacts import load_array, load_table, save_array, save_table
-from mindreel.config import Config, Sampling, load
+from mindreel.config import Config, load
 from mindreel.dataset.sheet import Sheet
 from mindreel.diffusion import conditioning, sampler
 from mindreel.scoring import clip_features, statistics
+from mindreel.sections import Sampling
 from mindreel.small_world import drawing
 from mindreel.stages import metrics, targets
 

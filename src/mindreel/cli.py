@@ -1,46 +1,50 @@
-"""`mindreel <stage> <action> --key value …`: the commands that the rules run and that a person can paste.
+"""`mindreel STAGE ACTION --key value …`: the commands that the rules run and that a person can paste.
 
-The options of an action are the parameters of the function of that name in the stage's module.
+The options of an action are the parameters of its function, explained by its docstring; cyclopts reads both. A section
+of the configuration (`--cfg`, `--encoder`, …) is JSON, a file of it, or `config.yaml[,OVERLAY…][:EXPERIMENT]`.
 """
 
-import argparse
-import importlib
-import inspect
 import sys
-import types
-import typing
-from functools import partial
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from mindreel.config import Section, parse_section
+from cyclopts import App, CycloptsError, Parameter
+
+from mindreel.artifacts import refuse_foreign, refuse_overlap
+from mindreel.config import parse_section
 from mindreel.errors import InputError
+from mindreel.sections import Section
 
-# Stage -> its actions. The module has the stage's name, the function the action's.
-ACTIONS: dict[str, tuple[str, ...]] = {
-    "simulate": ("movie", "subject", "hcp"),
-    "fetch": ("model", "dataset"),
-    "stimuli": ("extract",),
-    "captions": ("describe",),
-    "targets": ("embed",),
-    "bold": ("anatomy", "clean"),
-    "roi": ("select", "train", "test", "lag"),
-    "hcp": ("segments", "gather"),
-    "mbm": ("pretrain", "tune", "import"),
-    "contrastive": ("train",),
-    "generator": ("train",),
-    "cotrain": ("train",),
-    "sampling": ("sample", "captions", "control", "gather", "film", "segment-movie"),
-    "features": ("extract",),
-    "metrics": ("score", "folder", "compare"),
-    "audit": ("leaks",),
-    "attention": ("maps",),
-    "pictures": ("selection", "quality", "attention"),
-    "report": ("provenance", "tables", "draw", "page"),
-    "zoo": ("build",),
+# Stage -> what it does, and its actions. An action is the function of its name in the stage's module.
+STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "simulate": ("Draw movies and scan subjects of the small world.", ("movie", "subject", "hcp")),
+    "fetch": ("Download pretrained models, or a data set.", ("model", "dataset")),
+    "stimuli": ("Movies to frames.", ("extract",)),
+    "captions": ("Frames to captions.", ("describe",)),
+    "targets": ("Frames and captions to CLIP embeddings, text states and latents.", ("embed",)),
+    "bold": ("Runs to cleaned time series on the cortex.", ("anatomy", "clean")),
+    "roi": ("Select voxels, gather their time series.", ("select", "train", "test", "lag")),
+    "hcp": ("HCP runs to segments for pretraining.", ("segments", "gather")),
+    "mbm": ("Masked brain modelling.", ("pretrain", "tune", "import")),
+    "contrastive": ("Bring the encoder into CLIP space.", ("train",)),
+    "generator": ("Make a video generator of Stable Diffusion.", ("train",)),
+    "cotrain": ("Tune encoder and generator together.", ("train",)),
+    "sampling": (
+        "Test fMRI to clips, and controls.",
+        ("sample", "captions", "control", "gather", "film", "segment-movie"),
+    ),
+    "features": ("What classifiers and encoders see in clips.", ("extract",)),
+    "metrics": ("Clips to scores.", ("score", "folder", "compare")),
+    "audit": ("Look for test frames in the training movies.", ("leaks",)),
+    "attention": ("Encoders to attention maps.", ("maps",)),
+    "pictures": ("Draw brain maps and scan quality.", ("selection", "quality", "attention")),
+    "report": ("Tables, figures and the page.", ("provenance", "tables", "draw", "page")),
+    "zoo": ("Train the demo's micro models.", ("build",)),
 }
-# For people: one word, the name of the module and of its function
-COMMANDS = ("check", "reconstruct")
-
-# Actions whose function is in another module of `stages`: no rule runs them, or they share no code with the others.
+ACTIONS = {stage: actions for stage, (_, actions) in STAGES.items()}
+# Actions whose function is in a module of its own: no rule runs them, or they share no code with the stage's others.
 ELSEWHERE = {
     ("roi", "lag"): ("roi_lag", "sweep"),
     ("mbm", "import"): ("mbm_import", "convert"),
@@ -48,73 +52,96 @@ ELSEWHERE = {
     ("sampling", "control"): ("sampling_controls", "control"),
     ("sampling", "segment-movie"): ("sampling_movie", "segment_movie"),
 }
-# What is no stage: the module of its function.
-OUTSIDE = {"zoo": "small_world.zoo", "check": "dataset.check", "reconstruct": "reconstruct"}
+# For people: a command of one word -> what it does, and its function
+COMMANDS = {
+    "check": ("Check a data set before anything is computed.", "dataset.check:check"),
+    "reconstruct": ("Reconstruct one test clip.", "reconstruct:reconstruct"),
+}
+# Parameters that name what an action writes, wherever they stand
+OUTPUTS = ("out", "scratch", "figure", "maps", "summary", "tsnr", "truth", "index", "skipped", "pairs")
+READ = {"maps": "pictures", "summary": "pictures", "tsnr": "pictures"}  # but in these stages it is an input
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one action; an InputError is printed without a traceback, exit code 1."""
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="mindreel", description="Reconstruct videos from fMRI.")
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="stage")
-    for stage, actions in ACTIONS.items():
-        named = stages.add_parser(stage).add_subparsers(dest="action", required=True, metavar="action")
-        for action in actions:
-            command = named.add_parser(action, formatter_class=argparse.RawDescriptionHelpFormatter)
-            if argv[:2] == [stage, action]:  # only the stage at work is imported
-                _add_options(command, _function(stage, action))
-    for name in COMMANDS:
-        command = stages.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if argv[:1] == [name]:
-            _add_options(command, _function(name, name))
-    options = vars(parser.parse_args(argv))
-    stage = options.pop("stage")
-    action = options.pop("action", stage)
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : list of str
+        The words after `mindreel`; those of the process, unless given.
+
+    Returns
+    -------
+    code : int
+        0; 1 after an InputError, which is printed without a traceback; 2 if the command line is wrong.
+    """
+    words = sys.argv[1:] if argv is None else argv
     try:
-        _function(stage, action)(**options)
+        command, bound, _ = _app(words).parse_args(words, exit_on_error=False)
+    except CycloptsError:
+        return 2  # printed by cyclopts
+    except InputError as error:  # of a section
+        print(f"mindreel {' '.join(words[:2])}: {error}", file=sys.stderr)
+        return 2
+    try:
+        if words and words[0] in (*STAGES, *COMMANDS):
+            check_outputs(words[0], bound.arguments)
+        command(*bound.args, **bound.kwargs)
     except InputError as error:
-        print(f"mindreel {stage}: {error}", file=sys.stderr)
+        print(f"mindreel {words[0]}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _function(stage: str, action: str) -> typing.Callable:
-    module, function = ELSEWHERE.get((stage, action), (stage, action))
-    place = OUTSIDE.get(stage, f"stages.{module}")
-    return getattr(importlib.import_module(f"mindreel.{place}"), function)
+def _app(words: list[str]) -> App:
+    """All commands; only the function of the one that is asked for is imported."""
+    options = Parameter(consume_multiple=True, negative=(), show_default=False)
+    app = App("mindreel", help="Reconstruct videos from fMRI.", default_parameter=options, version_flags=())
+    for stage, (summary, actions) in STAGES.items():
+        app.command(App(stage, help=summary))
+        if words[:1] == [stage]:
+            for action in actions:
+                app[stage].command(function(stage, action), name=action)
+    for name, (summary, place) in COMMANDS.items():
+        module, _, attribute = place.partition(":")
+        if words[:1] == [name]:
+            app.command(getattr(import_module(f"mindreel.{module}"), attribute), name=name)
+        else:
+            app.command(App(name, help=summary))
+    return app
 
 
-def _add_options(parser: argparse.ArgumentParser, function: typing.Callable) -> None:
-    parser.description = inspect.getdoc(function)
-    hints = typing.get_type_hints(function)
-    for name, parameter in inspect.signature(function).parameters.items():
-        kind, several = hints[name], False
-        if typing.get_origin(kind) in (types.UnionType, typing.Union):
-            kind = next(k for k in typing.get_args(kind) if k is not type(None))
-        if typing.get_origin(kind) is list:
-            kind, several = typing.get_args(kind)[0], True
-        required = parameter.default is inspect.Parameter.empty
-        read = partial(_section, kind) if _is_section(kind) else kind
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            type=read,
-            nargs="+" if several else None,
-            required=required,
-            default=None if required else parameter.default,
-            metavar="JSON" if _is_section(kind) else kind.__name__.upper(),
-        )
+def function(stage: str, action: str) -> Callable[..., None]:
+    """The function of an action."""
+    module, name = ELSEWHERE.get((stage, action), (stage, action))
+    place = "small_world.zoo" if stage == "zoo" else f"stages.{module}"
+    return getattr(import_module(f"mindreel.{place}"), name)
 
 
-def _section(kind: type[Section], text: str) -> Section:
-    try:
-        return parse_section(kind, text)
-    except (InputError, OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def check_outputs(stage: str, values: dict[str, Any]) -> None:
+    """Refuse, before any work, to write over an input or over what mindreel did not write.
+
+    Parameters
+    ----------
+    stage : str
+        The stage or command.
+    values : dict
+        What its parameters were given.
+    """
+    outputs = {name for name in OUTPUTS if READ.get(name) != stage} & {k for k, v in values.items() if v is not None}
+    given = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    inputs = [path for name, paths in given.items() if name not in outputs for path in paths if isinstance(path, Path)]
+    for name in outputs:
+        refuse_overlap(values[name], inputs)
+        if name != "scratch":
+            refuse_foreign(values[name])
 
 
-def _is_section(kind: type) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
+def _section(kind: type[Section], tokens: Any) -> Section:
+    return parse_section(kind, tokens[0].value)
+
+
+Parameter(accepts_keys=False, n_tokens=1, converter=_section)(Section)
 
 
 def entry() -> None:

@@ -25,7 +25,8 @@ def precision(device: torch.device, kind: str = "auto") -> AbstractContextManage
 
     Parameters
     ----------
-    kind : "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU, float32 without.
+    kind : str
+        "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU, float32 without.
     """
     if kind == "auto":
         kind = "bfloat16" if device.type == "cuda" else "float32"

@@ -14,13 +14,32 @@ from mindreel.video import beside, check_suffix, write_film
 
 
 def reconstruct(
-    *, experiment: str, subject: str, clip: int, out: Path, configfile: list[Path] | None = None, take: int = 1
+    *, experiment: str, subject: str, clip: int, out: Path, configfile: list[Path] | None = None, sample: int = 1
 ) -> None:
     """Reconstruct one test clip: what was seen on the left, the reconstruction on the right.
 
-    Run it in the folder in which the workflow ran. `clip` counts all test clips from 0, as clips.tsv of stage metrics
-    does; `out` is an .mp4 or a .gif; `configfile` names what lies over config.yaml, such as config/demo.yaml. With
-    `take` 2, 3, … it is a further sample. Seed and settings are the experiment's, so it is the clip of stage sampling.
+    Run it in the folder in which the workflow ran. Seed and settings are the experiment's, so it is the clip of stage
+    sampling.
+
+    Parameters
+    ----------
+    experiment : str
+        The experiment's name.
+    subject : str
+        The subject's name.
+    clip : int
+        The clip's number among all test clips, from 0, as in clips.tsv of stage metrics.
+    out : Path
+        .mp4 or .gif.
+    configfile : list of Path
+        What lies over config.yaml, such as config/demo.yaml.
+    sample : int
+        2, 3, … for a further sample of the clip.
+
+    Raises
+    ------
+    InputError
+        If there is no such experiment, subject or clip, or something has not been made yet.
     """
     check_suffix(out)
     config = load("config.yaml", *(configfile or []))
@@ -33,7 +52,7 @@ def reconstruct(
     segment, volume = divmod(clip, volumes)
     stimulus = folder / "stimuli" / f"{segments[segment]}.npy"
     _present(configfile or [], stimulus)
-    made = _make(parts, config, experiment, subject, clip, take)
+    made = _make(parts, config, experiment, subject, clip, sample)
     write_film(out, beside(load_array(stimulus)[volume], made), config.stimuli.fps)
 
 
@@ -78,7 +97,7 @@ def _present(configfile: Iterable[Path], *paths: Path) -> None:
         raise InputError(f"missing: {', '.join(missing)}; make it with: snakemake {options}{' '.join(missing)}")
 
 
-def _make(parts: dict[str, Path], config: Config, experiment: str, subject: str, clip: int, take: int) -> np.ndarray:
+def _make(parts: dict[str, Path], config: Config, experiment: str, subject: str, clip: int, sample: int) -> np.ndarray:
     """Sample one clip: frames (F, H, W, 3) uint8."""
     from mindreel.diffusion import conditioning, sampler
 
@@ -87,4 +106,4 @@ def _make(parts: dict[str, Path], config: Config, experiment: str, subject: str,
     cotrained, bold, train_bold, empty = (parts[name] for name in ("cotrained", "bold", "train_bold", "empty"))
     source = conditioning.from_fmri(cotrained, bold, train_bold, empty, settings.encoder, cfg)
     scheduler, vae = sampler.make_scheduler(model, cfg.scheduler), sampler.load_vae(model)
-    return sampler.make_clips(source, vae, scheduler, np.array([clip]), subject, take, cfg)[0]
+    return sampler.make_clips(source, vae, scheduler, np.array([clip]), subject, sample, cfg)[0]

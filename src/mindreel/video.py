@@ -35,9 +35,12 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
     Parameters
     ----------
-    path : .mp4
-    frames : (N, H, W, 3) uint8, or an iterator over (H, W, 3); H and W even
-    fps : frames per second (1/s)
+    path : Path
+        .mp4.
+    frames : (N, H, W, 3) uint8
+        Or an iterator over (H, W, 3); H and W even.
+    fps : float
+        Frames per second (1/s).
     """
     import av
 
@@ -61,9 +64,12 @@ def write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
     Parameters
     ----------
-    path : .gif
-    frames : (N, H, W, 3) uint8, or an iterator over (H, W, 3)
-    fps : frames per second (1/s); a GIF counts hundredths of a second
+    path : Path
+        .gif.
+    frames : (N, H, W, 3) uint8
+        Or an iterator over (H, W, 3).
+    fps : float
+        Frames per second (1/s); a GIF counts hundredths of a second.
     """
     from PIL import Image
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-from mindreel.config import Encoder, Optimizer
 from mindreel.networks.fmri_encoder import FmriEncoder
+from mindreel.sections import Encoder, Optimizer
 
 FRAMES, CHANNELS, SIDE, TOKENS, WIDTH, VOXELS = 6, 4, 8, 5, 12, 40
 ENCODER = Encoder(window=2, shift=1, tokens=TOKENS, token_width=WIDTH)

@@ -49,7 +49,7 @@ def test_whatever_a_rule_puts_into_a_command_is_quoted(root):
     """But for what the rules themselves say: numbers of threads and GPUs, and options that `flag` names."""
     for stage, text in rules(root):
         command = text.partition("shell:")[2].partition("use rule")[0]
-        flags = {f"params.{name}" for name in re.findall(r"(\w+)=(?:flag\(|options)", text)}
+        flags = {f"params.{name}" for name in re.findall(r"(\w+)=(?:flag\(|options|subject_option)", text)}
         inserted = set(re.findall(r"\{([^{}]+)\}", command)) - {"LAUNCH", "threads", "resources.gpu"} - flags
         bare = sorted(name for name in inserted if not name.endswith(":q"))
         assert not bare, f"{stage}: {text.splitlines()[0].strip()} does not quote {', '.join(bare)}"

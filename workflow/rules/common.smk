@@ -12,7 +12,7 @@ ROOT = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # the package need not be installed
 
 from mindreel.dataset.check import before_plan
-from mindreel.config import validate
+from mindreel.config import overridden, validate
 from mindreel.errors import InputError
 from mindreel.controls import CONDITIONS, MODEL
 from mindreel.controls import pattern as conditions_of
@@ -42,8 +42,13 @@ try:
     data = CONFIG.data.model_copy(update={"sheet": ours(CONFIG.data.sheet)})
     CONFIG = CONFIG.model_copy(update={"data": data})
     SHEET = Sheet(CONFIG)
-    if CONFIG.simulate is None and workflow.is_main_process:
-        before_plan(CONFIG, SHEET)
+    if workflow.is_main_process:
+        overlays = set(map(str, workflow.overwrite_configfiles))
+        files = sorted(map(str, workflow.configfiles), key=overlays.__contains__)
+        for message in overridden(files, CONFIG.run):
+            print(f"mindreel: {message}", file=sys.stderr)
+        if CONFIG.simulate is None:
+            before_plan(CONFIG, SHEET)
     HCP_RUNS = hcp_runs()
 except InputError as error:
     sys.exit(f"mindreel: {error}")
@@ -199,6 +204,11 @@ def options(wildcards, input):
         paths = [paths] if isinstance(paths, str) else paths
         words += [f"--{name.replace('_', '-')}", *map(quote, paths)]
     return " ".join(words)
+
+
+def subject_option(wildcards):
+    """A params function: --subject with the subject's name, nothing where clips are those of all subjects."""
+    return f"--subject {quote(wildcards.sub)}" if "sub" in wildcards.keys() else ""
 
 
 def control_gpus(wildcards):

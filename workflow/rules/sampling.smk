@@ -103,7 +103,7 @@ rule make_control:
         gpu=control_gpus,
     params:
         inputs=options,
-        subject=lambda wildcards: wildcards.get("sub", ""),
+        subject=subject_option,
         seed=seed_of("sampling"),
         encoder=section("encoder"),
         code=fingerprint("sampling_controls"),
@@ -113,7 +113,7 @@ rule make_control:
         "python -m mindreel sampling control"
         " --control {wildcards.control:q}"
         " {params.inputs}"
-        " --subject {params.subject:q}"
+        " {params.subject}"
         " --seed {params.seed:q}"
         " --out {output:q}"
         " --encoder {params.encoder:q}"

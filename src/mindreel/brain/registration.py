@@ -53,8 +53,10 @@ def sample(volume: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.nda
     Parameters
     ----------
     volume : (X, Y, Z)
-    affine : (4, 4), voxels to mm
-    points : (N, 3), mm
+    affine : (4, 4)
+        Voxels to mm.
+    points : (N, 3)
+        In mm.
 
     Returns
     -------
@@ -81,8 +83,10 @@ def realign(series: np.ndarray, affine: np.ndarray, reference: int) -> tuple[np.
     Parameters
     ----------
     series : (X, Y, Z, T) float32
-    affine : (4, 4), voxels to mm
-    reference : index of the reference volume
+    affine : (4, 4)
+        Voxels to mm.
+    reference : int
+        Index of the reference volume.
 
     Returns
     -------

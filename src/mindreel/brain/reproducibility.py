@@ -35,7 +35,8 @@ def t_test(z: np.ndarray, alternative: str) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    z : (S, N) Fisher z
+    z : (S, N)
+        Fisher z.
 
     Returns
     -------

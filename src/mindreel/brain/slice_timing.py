@@ -50,7 +50,8 @@ def correct(series: np.ndarray, times_s: np.ndarray, axis: int, tr_s: float) -> 
     Parameters
     ----------
     series : (X, Y, Z, T) float32
-    times_s : (slices,) when each slice along `axis` is acquired, s after the volume's start
+    times_s : (slices,)
+        When each slice along `axis` is acquired, s after the volume's start.
 
     Returns
     -------

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from mindreel import config as configuration
+from mindreel import sections
 from mindreel.artifacts import save_table
 from mindreel.config import Config
 from mindreel.dataset import file_cache
@@ -27,14 +28,14 @@ COVERED = 0.95  # share of the cortex that must lie within an MNI run's grid (as
 VOXEL_MM = (0.3, 10.0)  # sides of a voxel that a scan may have
 
 
-Judgement = tuple[str, configuration.CheckKind, str]  # severity, kind, message
+Judgement = tuple[str, sections.CheckKind, str]  # severity, kind, message
 
 
 class Finding(NamedTuple):
     """Something that is wrong with the data set."""
 
     severity: str  # error, warning
-    kind: configuration.CheckKind
+    kind: sections.CheckKind
     name: str  # "sub-1/seg1_2", "sub-1", "seg1", or empty
     file: str
     message: str
@@ -43,9 +44,22 @@ class Finding(NamedTuple):
 def check(*, configfile: list[Path] | None = None, out: Path | None = None, scrub: Path | None = None) -> None:
     """Check a data set: files, lengths, TR, grids, affines, values, copies, movies, identifying text. Starts nothing.
 
-    Prints one table of all findings and writes it to `out` (results/DATASET/check.tsv). With errors in it the exit code
-    is 1. `configfile`: overlays on config.yaml, as for snakemake. With `scrub`, a folder, copies without identifying
-    text of all files that have some are written there, at their places below data.root; no original is changed.
+    With errors in the table the exit code is 1.
+
+    Parameters
+    ----------
+    configfile : list of Path
+        Overlays on config.yaml, as for snakemake.
+    out : Path
+        Table of all findings; results/DATASET/check.tsv, unless named.
+    scrub : Path
+        Folder for copies of all files with identifying text, without it, at their places below data.root. No original
+        is changed.
+
+    Raises
+    ------
+    InputError
+        If there is an error in the table.
     """
     config = configuration.load("config.yaml", *(configfile or []))
     sheet = Sheet(config)

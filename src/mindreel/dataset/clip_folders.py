@@ -16,7 +16,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    folder
+    folder : Path
         Of .npy, (F, H, W, 3) or (N, F, H, W, 3) uint8, .gif and .mp4.
 
     Returns

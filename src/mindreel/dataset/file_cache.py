@@ -20,8 +20,10 @@ def read(items: list[Item], cache: Path, sample: bool) -> dict[str, dict]:
 
     Parameters
     ----------
-    cache : .json; facts of files whose size and time of change are as kept are not read again
-    sample : look at a thin slice of the data, too
+    cache : Path
+        .json; facts of files whose size and time of change are as kept are not read again.
+    sample : bool
+        Look at a thin slice of the data, too.
     """
     kept, changed = _kept(cache), False
     found: dict[str, dict] = {}

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from mindreel.artifacts import load_array
-from mindreel.config import Encoder, Sampling
 from mindreel.device import this_device
 from mindreel.diffusion import fmri_controls, objective
 from mindreel.diffusion.video_generator import VideoGenerator, load_generator
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder
+from mindreel.sections import Encoder, Sampling
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,14 @@ class Source:
     ----------
     generator : VideoGenerator
         On its device.
-    states : clip numbers (B,) -> conditions (B, L, D) on the device
-    negative : (1, L, D), what guidance pushes away from; None: no guidance
-    shape : (F, C, h, w) of a clip's latents
-    segments, volumes : of the test set
+    states : fmri_controls.States
+        Clip numbers (B,) -> conditions (B, L, D) on the device.
+    negative : (1, L, D)
+        What guidance pushes away from; None: no guidance.
+    shape : (F, C, h, w)
+        Of a clip's latents.
+    segments, volumes : int
+        Of the test set.
     """
 
     generator: VideoGenerator
@@ -81,8 +85,10 @@ def from_captions(generator: Path, targets: list[Path], cfg: Sampling) -> Source
 
     Parameters
     ----------
-    generator : folder of stage generator
-    targets : the test segments' folders of stage targets
+    generator : Path
+        Folder of stage generator.
+    targets : list of Path
+        The test segments' folders of stage targets.
     """
     device = this_device()
     network = load_generator(generator).to(device).requires_grad_(False)

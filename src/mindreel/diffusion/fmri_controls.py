@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mindreel.config import Encoder
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
+from mindreel.sections import Encoder
 
 NEIGHBOURS = 5  # volumes; the shuffled control takes no fMRI from so near in the same segment
 States = Callable[[np.ndarray], torch.Tensor]  # clips (B,) int -> conditions (B, L, D) on the device

@@ -30,8 +30,10 @@ class Clips:
 
     Parameters
     ----------
-    folders : one folder of stage targets per segment
-    generator : what they must fit
+    folders : list of Path
+        One folder of stage targets per segment.
+    generator : VideoGenerator
+        What they must fit.
 
     Raises
     ------
@@ -96,7 +98,8 @@ def clip_noise(
     Parameters
     ----------
     shape : (B, F, C, h, w)
-    beta : shared part of the variance, 0 to 1
+    beta : float
+        Shared part of the variance, 0 to 1.
 
     Returns
     -------
@@ -116,7 +119,8 @@ def replace_some(
 
     Parameters
     ----------
-    states : (B, L, D), this process's clips
+    states : (B, L, D)
+        This process's clips.
     empty : (L, D)
 
     Returns
@@ -165,9 +169,11 @@ def objective(
 
     Parameters
     ----------
-    latents : (B, F, C, h, w) float32, this process's clips
+    latents : (B, F, C, h, w) float32
+        This process's clips.
     states : (B, L, D)
-    min_snr_gamma : weigh timesteps by `min_snr_weights`; None: all alike
+    min_snr_gamma : float
+        Weigh timesteps by `min_snr_weights`; None: all alike.
 
     Returns
     -------
@@ -196,7 +202,8 @@ def guide(prediction: torch.Tensor, scale: float) -> torch.Tensor:
 
     Parameters
     ----------
-    prediction : (2 B, ...), the negative condition's first (U7)
+    prediction : (2 B, ...)
+        The negative condition's first (U7).
 
     Returns
     -------

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin
 
-from mindreel.config import Sampling
 from mindreel.device import precision
 from mindreel.diffusion import objective
 from mindreel.diffusion.conditioning import Source
 from mindreel.errors import InputError
 from mindreel.networks.pretrained import frozen
+from mindreel.sections import Sampling
 
 DECODED = 48  # frames decoded at once
 
@@ -75,9 +75,12 @@ def clip_generator(seed: int, subject: str, clip: int, take: int = 1) -> torch.G
 
     Parameters
     ----------
-    subject : the subject's name; "" where there is none
-    clip : its number among all test clips
-    take : 1 for the first sample of the clip, 2 for the second, ...
+    subject : str
+        The subject's name; "" where there is none.
+    clip : int
+        Its number among all test clips.
+    take : int
+        1 for the first sample of the clip, 2 for the second, ...
     """
     entropy = (seed, int(clip), take, *subject.encode())
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
@@ -117,10 +120,13 @@ def predict(
 
     Parameters
     ----------
-    latents : (B, F, C, h, w), scaled as the scheduler asks
+    latents : (B, F, C, h, w)
+        Scaled as the scheduler asks.
     positive : (B, L, D)
-    negative : (1, L, D); None: no guidance, and half the work
-    scale : guidance scale
+    negative : (1, L, D)
+        None: no guidance, and half the work.
+    scale : float
+        Guidance scale.
 
     Returns
     -------
@@ -146,10 +152,14 @@ def denoise(
 
     Parameters
     ----------
-    prediction : what the UNet says of latents at a timestep, guided
-    shape : (F, C, h, w) of one clip
-    generators : one per clip, on the CPU (`clip_generator`)
-    cfg : steps, eta and noise_beta are used
+    prediction : Prediction
+        What the UNet says of latents at a timestep, guided.
+    shape : (F, C, h, w)
+        Of one clip.
+    generators : list of Generator
+        One per clip, on the CPU (`clip_generator`).
+    cfg : Sampling
+        Steps, eta and noise_beta are used.
 
     Returns
     -------
@@ -192,11 +202,16 @@ def overlapping_windows(
 
     Parameters
     ----------
-    positive : (T, L, D), the conditions of T successive volumes
-    negative : (1, L, D) or None
-    overlap : frames that neighbouring windows share, 0 to F - 1
-    batch_size : windows predicted at once
-    remembered : is given, for each batch in turn, the number of windows and what predicts them; returns the prediction
+    positive : (T, L, D)
+        The conditions of T successive volumes.
+    negative : (1, L, D)
+        Or None.
+    overlap : int
+        Frames that neighbouring windows share, 0 to F - 1.
+    batch_size : int
+        Windows predicted at once.
+    remembered : callable
+        Is given, for each batch in turn, the number of windows and what predicts them; returns the prediction.
 
     Returns
     -------

@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from mindreel.config import Generator
 from mindreel.networks.video_unet import VideoUNet, inflate
+from mindreel.sections import Generator
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class VideoGenerator(Protocol):
         latents : (B, F, C, h, w) float
             Noisy, as the scheduler scales them.
         timesteps : int or (B,) int
-            Of the noise schedule.
+            Int or (B,) int Of the noise schedule.
         states : (B, L, D) float
             The condition of each clip.
 

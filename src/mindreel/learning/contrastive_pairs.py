@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from mindreel.artifacts import load_array
-from mindreel.config import Contrastive, Encoder
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import windows
 from mindreel.scoring.scene_cuts import scenes
+from mindreel.sections import Contrastive, Encoder
 
 MODALITIES = ("image", "text")
 
@@ -89,7 +89,8 @@ def split(targets: list[Path], volumes: int, held_out: int) -> tuple[np.ndarray,
 
     Parameters
     ----------
-    targets : of every row.
+    targets : list of Path
+        Of every row.
     """
     segments = list(dict.fromkeys(targets))
     if held_out >= len(segments):
@@ -116,9 +117,12 @@ def similar_clips(embeddings: np.ndarray, limit: float, scene: np.ndarray) -> np
 
     Parameters
     ----------
-    embeddings : (N, E) float32, L2-normalised.
-    limit : cosine above which two clips are alike.
-    scene : (N,) int.
+    embeddings : (N, E) float32
+        L2-normalised.
+    limit : float
+        Cosine above which two clips are alike.
+    scene : (N,)
+        Int.
 
     Returns
     -------
@@ -136,7 +140,8 @@ def draw_batch(similar: np.ndarray, clips: np.ndarray, count: int, rng: np.rando
 
     Parameters
     ----------
-    similar : (N, N) bool.
+    similar : (N, N)
+        Bool.
 
     Returns
     -------
@@ -168,7 +173,8 @@ def held_out_targets(
 
     Parameters
     ----------
-    limit : cosine of two targets above which they are not told apart; nor are those of one scene.
+    limit : float
+        Cosine of two targets above which they are not told apart; nor are those of one scene.
 
     Returns
     -------
@@ -187,8 +193,10 @@ def draw_views(
 
     Parameters
     ----------
-    clips : (B,) int.
-    views : F and K of every modality.
+    clips : (B,)
+        Int.
+    views : dict
+        F and K of every modality.
 
     Returns
     -------

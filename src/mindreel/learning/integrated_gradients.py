@@ -30,10 +30,14 @@ def integrated_gradients(
 
     Parameters
     ----------
-    series : (S, T, V) float32; their mean over segments and volumes is the baseline of every volume of a window
-    targets : (S T, E) float32, CLIP embeddings of the clips; E is the encoder's token width
-    window, shift : of the encoder, as in `windows`
-    steps : points of the Gauss-Legendre rule from the baseline to the clip
+    series : (S, T, V) float32
+        Their mean over segments and volumes is the baseline of every volume of a window.
+    targets : (S T, E) float32
+        CLIP embeddings of the clips; E is the encoder's token width.
+    window, shift : int
+        Of the encoder, as in `windows`.
+    steps : int
+        Points of the Gauss-Legendre rule from the baseline to the clip.
 
     Returns
     -------
@@ -76,7 +80,8 @@ def agreement(first: np.ndarray, second: np.ndarray, groups: dict[str, np.ndarra
     Parameters
     ----------
     first, second : (V,) float
-    groups : what the correlation is over -> (V,) the group of every voxel; None: every voxel by itself
+    groups : dict
+        What the correlation is over -> (V,) the group of every voxel; None: every voxel by itself.
 
     Returns
     -------

@@ -22,9 +22,9 @@ from torch import nn
 from tqdm import tqdm
 
 from mindreel import distributed
-from mindreel.config import Optimizer
 from mindreel.errors import InputError
 from mindreel.learning import resume
+from mindreel.sections import Optimizer
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: asked to stop, state saved, run again
 HISTORY_ROWS = 500  # about so many rows per training
@@ -116,7 +116,8 @@ def update(
 
     Parameters
     ----------
-    batch : (B,) int, which samples the batch holds, for the error message.
+    batch : (B,) int
+        Which samples the batch holds, for the error message.
 
     Returns
     -------
@@ -161,8 +162,10 @@ class Run:
 
     Parameters
     ----------
-    modules : everything that is trained, by name.
-    settings : whatever else the training depends on; a resume file made under others is not used.
+    modules : dict
+        Everything that is trained, by name.
+    settings : str
+        Whatever else the training depends on; a resume file made under others is not used.
     """
 
     def __init__(

@@ -17,8 +17,10 @@ def ranks(fmri: torch.Tensor, target: torch.Tensor, ignored: torch.Tensor) -> to
 
     Parameters
     ----------
-    fmri, target : (N, D), L2-normalised; row i of one belongs to row i of the other.
-    ignored : (N, N) bool, pairs that are not counted.
+    fmri, target : (N, D)
+        L2-normalised; row i of one belongs to row i of the other.
+    ignored : (N, N) bool
+        Pairs that are not counted.
     """
     similarity = (fmri @ target.T).masked_fill(ignored, -torch.inf)
     return (similarity >= similarity.diagonal()[:, None]).sum(1) - 1
@@ -43,10 +45,14 @@ def held_out(
 
     Parameters
     ----------
-    windows : a function of clips (n,) int to their fMRI (n, W, V).
-    clips : (N,) int, what is embedded.
-    targets : per modality (N, D) L2-normalised.
-    ignored : per modality (N, N) bool, clips too alike to be told apart; False on the diagonal.
+    windows : callable
+        A function of clips (n,) int to their fMRI (n, W, V).
+    clips : (N,) int
+        What is embedded.
+    targets : dict
+        Per modality (N, D) L2-normalised.
+    ignored : dict
+        Per modality (N, N) bool, clips too alike to be told apart; False on the diagonal.
     """
     model.eval()
     parts = []

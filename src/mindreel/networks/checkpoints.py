@@ -42,8 +42,10 @@ def load_strictly(
 
     Parameters
     ----------
-    missing : keys of the model that keep their initial values if the file lacks them.
-    unused : keys of the file that are not loaded.
+    missing : tuple of str
+        Keys of the model that keep their initial values if the file lacks them.
+    unused : tuple of str
+        Keys of the file that are not loaded.
     """
     own = model.state_dict()
     lacking = sorted(own.keys() - state.keys() - set(missing))

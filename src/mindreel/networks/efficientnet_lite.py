@@ -35,7 +35,7 @@ def save(out: Path) -> None:
 
     Parameters
     ----------
-    out
+    out : Path
         Folder; written whole or not at all.
 
     Raises

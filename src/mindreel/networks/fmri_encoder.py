@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mindreel.config import Encoder
 from mindreel.errors import InputError
 from mindreel.networks.checkpoints import load_strictly
 from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.networks.patch_model import Block, PatchModel, initialise
+from mindreel.sections import Encoder
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 TOKEN_GAIN = 0.65  # (choice) fresh tokens have about the norm of a caption's states
@@ -27,7 +27,8 @@ def windows(series: np.ndarray, window: int, shift: int) -> np.ndarray:
 
     Parameters
     ----------
-    series : (S, T, ...) array, of which only the shape is used.
+    series : (S, T, ...)
+        Array, of which only the shape is used.
 
     Returns
     -------
@@ -43,8 +44,10 @@ def window_batch(series: np.ndarray, segment: np.ndarray, volume: np.ndarray, wi
 
     Parameters
     ----------
-    series : (S, T, V) float32, may be memory-mapped.
-    segment, volume : (B,) int, the clips.
+    series : (S, T, V) float32
+        May be memory-mapped.
+    segment, volume : (B,) int
+        The clips.
 
     Returns
     -------
@@ -59,8 +62,9 @@ def sparsify(bold: torch.Tensor, share: float, rng: np.random.Generator) -> torc
 
     Parameters
     ----------
-    bold : (B, W, V).
-    share : int(share V) voxels become zero.
+    bold : (B, W, V)
+    share : float
+        Int(share V) voxels become zero.
 
     Returns
     -------
@@ -141,8 +145,10 @@ class FmriEncoder(PatchModel):
 
         Parameters
         ----------
-        bold : (B, W, V) float32, standardised.
-        change : what is done to the embedded patches (B, W, P, D) before they learn their positions.
+        bold : (B, W, V) float32
+            Standardised.
+        change : Change
+            What is done to the embedded patches (B, W, P, D) before they learn their positions.
 
         Returns
         -------
@@ -160,8 +166,10 @@ class FmriEncoder(PatchModel):
 
         Parameters
         ----------
-        bold : (B, W, V) float32.
-        layers : counted from 1.
+        bold : (B, W, V)
+            Float32.
+        layers : tuple of int
+            Counted from 1.
 
         Returns
         -------

@@ -5,9 +5,9 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from mindreel.config import Pretrain
 from mindreel.networks.patch_model import LAYER_NORM_EPS, Block, PatchModel, initialise
 from mindreel.networks.position_encoding import sincos
+from mindreel.sections import Pretrain
 
 
 class MaskedAutoencoder(PatchModel):
@@ -52,8 +52,10 @@ class MaskedAutoencoder(PatchModel):
 
         Parameters
         ----------
-        bold : (B, V) float32.
-        visible : (B, K) int64, patches to encode; None: all.
+        bold : (B, V)
+            Float32.
+        visible : (B, K) int64
+            Patches to encode; None: all.
 
         Returns
         -------
@@ -86,8 +88,10 @@ class MaskedAutoencoder(PatchModel):
 
         Parameters
         ----------
-        bold : (B, V) float32.
-        noise : (B, P) float32; the int(P (1 - mask_ratio)) patches of least noise stay. None: drawn by torch.
+        bold : (B, V)
+            Float32.
+        noise : (B, P) float32
+            The int(P (1 - mask_ratio)) patches of least noise stay. None: drawn by torch.
 
         Returns
         -------
@@ -111,8 +115,9 @@ class MaskedAutoencoder(PatchModel):
 
         Parameters
         ----------
-        bold : (B, V).
-        restored, removed : (B, P, patch size) and (B, P) bool, of `reconstruct`.
+        bold : (B, V)
+        restored, removed : (B, P, patch size)
+            And (B, P) bool, of `reconstruct`.
         """
         square = (restored - self.patches(bold)).square() * self.real
         per_patch = square.sum(-1) / self.real.sum(-1).clamp(min=1)  # (B, P)

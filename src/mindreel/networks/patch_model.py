@@ -76,9 +76,9 @@ class PatchModel(nn.Module):
     ----------
     temporal : bool
         Whether blocks have temporal attention.
-    config : numbers
-        voxels, patch_size, width, depth, heads, mlp_ratio, and the subclass's own. `patches` may ask for more patches
-        than the voxels need: released checkpoints have one too many where the count of voxels divides.
+    config
+        Numbers voxels, patch_size, width, depth, heads, mlp_ratio, and the subclass's own. `patches` may ask for
+        more patches than the voxels need: released checkpoints have one too many where the count of voxels divides.
 
     Attributes
     ----------
@@ -134,8 +134,8 @@ class PatchModel(nn.Module):
         if voxels == self.config["voxels"]:
             return self, []
         config = {key: value for key, value in self.config.items() if key not in ("voxels", "patches")}
-        config |= {"voxels": voxels} | ({"patches": patches} if patches else {})
-        model = type(self)(**config)
+        sizes = {"voxels": voxels, **config, **({"patches": patches} if patches else {})}
+        model = type(self)(**sizes)
         before, now = self.config["patches"], model.config["patches"]
         notes = [f"{self.config['voxels']} voxels in {before} patches become {voxels} in {now}"]
         state = self.state_dict()

@@ -17,11 +17,11 @@ def frozen(kind: Any, folder: Path, key: str) -> Any:
 
     Parameters
     ----------
-    kind
+    kind : Any
         A transformers or diffusers model class.
-    folder
+    folder : Path
         What its `save_pretrained` wrote, or the download of a hub id.
-    key
+    key : str
         The configuration key that names the folder, for messages.
 
     Raises

@@ -68,9 +68,12 @@ class FrameAttention:
 
     Parameters
     ----------
-    frames : the frame count shared with the model, or a fixed number of frames
-    span : which frames are attended
-    positions : add to each frame's tokens where in the clip it is; a single frame has no place
+    frames : FrameCount or int
+        The frame count shared with the model, or a fixed number of frames.
+    span : FrameSpan
+        Which frames are attended.
+    positions : bool
+        Add to each frame's tokens where in the clip it is; a single frame has no place.
     """
 
     def __init__(self, frames: FrameCount | int, span: FrameSpan = "sparse-causal", positions: bool = False):
@@ -165,10 +168,14 @@ class VideoUNet(nn.Module):
 
     Parameters
     ----------
-    unet : stock model; it is changed in place
-    attention : which frames the self-attention looks at (`FrameAttention`)
-    norm_over : what group-norm statistics of the residual blocks and the output span; the transformers' is per frame
-    frame_positions : whether the self-attention is told which frame of the clip it looks from (`FrameAttention`)
+    unet : UNet2DConditionModel
+        Stock model; it is changed in place.
+    attention : FrameSpan
+        Which frames the self-attention looks at (`FrameAttention`).
+    norm_over : NormSpan
+        What group-norm statistics of the residual blocks and the output span; the transformers' is per frame.
+    frame_positions : bool
+        Whether the self-attention is told which frame of the clip it looks from (`FrameAttention`).
     """
 
     def __init__(
@@ -222,8 +229,10 @@ class VideoUNet(nn.Module):
         Parameters
         ----------
         latents : (B, F, C, h, w) float
-        timesteps : one for all, or (B,) int
-        states : (B, L, D) float, the condition, the same for all frames of a clip
+        timesteps : int or (B,) int
+            One for all, or one each.
+        states : (B, L, D) float
+            The condition, the same for all frames of a clip.
 
         Returns
         -------

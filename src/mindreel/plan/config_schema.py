@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from mindreel.config import Config, Experiment, Section
+from mindreel.config import Config, Experiment
 from mindreel.controls import CONDITIONS, CONTROLS
+from mindreel.sections import Section
 
 MARKERS = ("<!-- controls: written by make schema -->\n", "<!-- end of controls -->\n")
 
@@ -34,28 +35,18 @@ This page is written by `make schema`.
 
 
 def schema() -> dict:
-    """JSON schema of `config.yaml` for editors: as written, with experiments that may be incomplete."""
+    """JSON schema of `config.yaml` and of overlays, for editors: every key may be left out, none may be misspelt.
+
+    That nothing is missing in the end is checked when the configuration is loaded.
+    """
     whole = Config.model_json_schema()
     whole["properties"].pop("bases")
-    whole["required"].remove("bases")
-    partial = {"type": "object", "additionalProperties": False}
-    properties = whole["$defs"]["Experiment"]["properties"]
-    partial["properties"] = {
-        "base": {"type": "string", "description": "experiment that this one differs from"},
-        **properties,
-    }
-    whole["$defs"]["Experiment"] = partial
-    for name in [ref["$ref"].rsplit("/", 1)[1] for ref in properties.values() if "$ref" in ref]:
-        _loosen(whole["$defs"], name)
+    experiment = whole["$defs"]["Experiment"]
+    base = {"type": "string", "description": "experiment that this one differs from"}
+    experiment["properties"] = {"base": base, **experiment["properties"]}
+    for described in (whole, *whole["$defs"].values()):
+        described.pop("required", None)
     return whole
-
-
-def _loosen(definitions: dict, name: str) -> None:
-    """Let a section and those within it leave keys out: an experiment with a base names only what differs."""
-    definitions[name].pop("required", None)
-    for value in definitions[name]["properties"].values():
-        if "$ref" in value:
-            _loosen(definitions, value["$ref"].rsplit("/", 1)[1])
 
 
 def all_keys(section: type[Section] = Config, prefix: str = "") -> list[tuple[str, FieldInfo]]:

@@ -5,6 +5,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+# the configuration's values reach a rule by its own section, so its code would only cause needless reruns
+CONFIGURATION = {"config", "sections"}
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -39,8 +41,7 @@ def imports(module: str, all_modules: bool = False) -> tuple[str, ...]:
         elif isinstance(node, ast.Import):
             names |= {alias.name.split(".", 1)[1] for alias in node.names if alias.name.startswith("mindreel.")}
     names = {name for name in names if _path(name).exists()}
-    # the configuration's values reach a rule by its own section, so its code would only cause needless reruns
-    return tuple(sorted(names if all_modules else names - {"config"}))
+    return tuple(sorted(names if all_modules else names - CONFIGURATION))
 
 
 @cache

@@ -22,7 +22,8 @@ def collect(config: dict) -> dict:
 
     Parameters
     ----------
-    config : the resolved configuration
+    config : dict
+        The resolved configuration.
 
     Returns
     -------

@@ -75,9 +75,11 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, pixel_mm: float, box: B
 
     Parameters
     ----------
-    points : (N, 3) float: across, up, towards the viewer, mm
+    points : (N, 3) float
+        Across, up, towards the viewer, mm.
     triangles : (M, 3) int
-    box : left, right, bottom, top of the picture, mm; the bottom row and the left column of pixels lie on it
+    box : Box
+        Left, right, bottom, top of the picture, mm; the bottom row and the left column of pixels lie on it.
 
     Returns
     -------
@@ -164,7 +166,8 @@ def view(name: str, pixel_mm: float) -> View:
 
     Parameters
     ----------
-    name : "flat": both flat maps, whole; "visual": the visual areas of the flat maps and around them; or the inflated
+    name : str
+        "flat": both flat maps, whole; "visual": the visual areas of the flat maps and around them; or the inflated
         hemispheres from a side of CAMERAS. Left is left but in "ventral", which is seen from below, front on top.
     """
     if name in ("flat", "visual"):
@@ -326,10 +329,14 @@ def draw(
 
     Parameters
     ----------
-    shown : norm and colour map
-    areas : whose borders are drawn
-    names : font size of the areas' names, pt; None: no names
-    lightness : of cortex without a value, at most 1
+    shown : ScalarMappable
+        Norm and colour map.
+    areas : tuple of str
+        Whose borders are drawn.
+    names : float
+        Font size of the areas' names, pt; None: no names.
+    lightness : float
+        Of cortex without a value, at most 1.
     """
     seen = view(name, pixel_mm)
     lines, labels, outline = _lines(name, pixel_mm, areas)
@@ -363,8 +370,9 @@ def scale(values: np.ndarray, *, cmap: str, centre: float | None = 0.0) -> Scala
 
     Parameters
     ----------
-    centre : the middle of a diverging map, which then ends at the 99.9th percentile of the distance from it; None: a
-        sequential map from the 1st to the 99th percentile
+    centre : float
+        The middle of a diverging map, which then ends at the 99.9th percentile of the distance from it; None: a
+        sequential map from the 1st to the 99th percentile.
     """
     finite = np.asarray(values, float)[np.isfinite(values)]
     if not finite.size:

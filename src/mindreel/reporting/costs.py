@@ -15,9 +15,11 @@ def of_rules(logs: Path, benchmarks: list[str]) -> pd.DataFrame:
 
     Parameters
     ----------
-    logs : folder below which the files are
-    benchmarks : RULE=REGEX, the paths of a rule's benchmark files; where several match, that with the fewest groups
-        counts, and rules with the same files are named together
+    logs : Path
+        Folder below which the files are.
+    benchmarks : list of str
+        RULE=REGEX, the paths of a rule's benchmark files; where several match, that with the fewest groups counts,
+        and rules with the same files are named together.
 
     Returns
     -------

@@ -60,11 +60,16 @@ def flat_map(
 
     Parameters
     ----------
-    values : (59412,) float; NaN shows the folding in grey
-    label : what the colours mean, with unit
-    shown : norm and colour map
-    grey : what grey cortex means
-    lightness : of the grey, at most 1
+    values : (59412,) float
+        NaN shows the folding in grey.
+    label : str
+        What the colours mean, with unit.
+    shown : ScalarMappable
+        Norm and colour map.
+    grey : str
+        What grey cortex means.
+    lightness : float
+        Of the grey, at most 1.
     """
     whole, visual = _view("flat"), _view("visual")
     width = COLUMN_IN - 2 * EDGE_IN
@@ -139,9 +144,12 @@ def flat_panels(
 
     Parameters
     ----------
-    panels : rows of heading (may be empty) and (59412,) float, NaN: not selected
-    rows : names of the rows
-    title, label, shown, lightness : as in `flat_map`
+    panels : list of Sequence[tuple[str, array]]
+        Rows of heading (may be empty) and (59412,) float, NaN: not selected.
+    rows : list of str
+        Names of the rows.
+    title, label, shown, lightness : str
+        As in `flat_map`.
     """
     seen = cortex_views.view("visual", PANEL_MM)
     name_in, gap, columns = (0.18 if rows else 0.0), 0.08, max(map(len, panels))
@@ -179,7 +187,8 @@ def attention_flat(maps: dict[tuple[str, str], np.ndarray], *, title: str, label
 
     Parameters
     ----------
-    maps : (59412,) float by stage and layer; attention relative to its mean, so that 1 is even; NaN: not selected
+    maps : (59412,) float
+        By stage and layer; attention relative to its mean, so that 1 is even; NaN: not selected.
     """
     rows, columns = (list(dict.fromkeys(key[i] for key in maps)) for i in (0, 1))
     panels = [[("" if i else column, maps[row, column]) for column in columns] for i, row in enumerate(rows)]
@@ -239,10 +248,13 @@ def share_bars(table: pd.DataFrame, *, title: str, colours: dict[str, str], unit
 
     Parameters
     ----------
-    table : stage, layer, part (name), voxels, share; the tick on a bar is the part's share of the voxels, which is
-        what attention spread evenly would give. Parts come in the table's order
-    colours : by name; others are blue
-    unit : what a part is, for the axis
+    table : pd.DataFrame
+        Stage, layer, part (name), voxels, share; the tick on a bar is the part's share of the voxels,
+        which is what attention spread evenly would give. Parts come in the table's order.
+    colours : dict
+        By name; others are blue.
+    unit : str
+        What a part is, for the axis.
     """
     stages, layers = list(dict.fromkeys(table.stage)), list(dict.fromkeys(table.layer))
     rows, columns = (len(stages), len(layers)) if len(layers) > 1 else (1, len(stages))
@@ -274,9 +286,11 @@ def agreement(table: pd.DataFrame, areas: pd.DataFrame, *, title: str) -> Figure
 
     Parameters
     ----------
-    table : stage, layer, over, number, spearman
-    areas : stage, layer, part (name), attention, gradients: means over a part's voxels divided by those over all
-        voxels, of one layer per stage; parts come in the table's order
+    table : pd.DataFrame
+        Stage, layer, over, number, spearman.
+    areas : pd.DataFrame
+        Stage, layer, part (name), attention, gradients: means over a part's voxels divided by those
+        over all voxels, of one layer per stage; parts come in the table's order.
     """
     rows, stages = list(dict.fromkeys(zip(table.stage, table.layer, strict=True))), list(dict.fromkeys(areas.stage))
     names, kinds = list(dict.fromkeys(areas.part)), list(dict.fromkeys(table.over))
@@ -340,7 +354,8 @@ def area_ratios(tables: dict[str, pd.DataFrame], *, title: str, label: str) -> F
 
     Parameters
     ----------
-    tables : by heading, float, index: areas, columns: categories
+    tables : dict
+        By heading, float, index: areas, columns: categories.
     """
     rows, columns = next(iter(tables.values())).shape
     left, gap = 0.55, 0.7

@@ -24,10 +24,13 @@ def histograms(
 
     Parameters
     ----------
-    r, t : (59412,) float, NaN: not tested
+    r, t : (59412,) float
+        NaN: not tested.
     selected : (59412,) bool
-    t_significant, t_selected : the smallest t (its size, if the test is two-sided) that is significant, is selected
-    freedom : degrees of freedom of t
+    t_significant, t_selected : float
+        The smallest t (its size, if the test is two-sided) that is significant, is selected.
+    freedom : int
+        Degrees of freedom of t.
     """
     two_sided = bool((t[selected] < 0).any())
     strength = np.abs(t) if two_sided else t
@@ -69,8 +72,10 @@ def motion(runs: dict[str, pd.DataFrame], *, title: str, limit_mm: float = 0.5) 
 
     Parameters
     ----------
-    runs : by name, a row per volume: trans_x_mm, …, rot_x_rad, …, framewise_displacement_mm
-    limit_mm : framewise displacement above which a volume counts as moved
+    runs : dict
+        By name, a row per volume: trans_x_mm, …, rot_x_rad, …, framewise_displacement_mm.
+    limit_mm : float
+        Framewise displacement above which a volume counts as moved.
     """
     whole = pd.concat(runs.values(), ignore_index=True)
     ends = np.cumsum([len(table) for table in runs.values()])
@@ -115,8 +120,10 @@ def run_quality(
 
     Parameters
     ----------
-    motions : by run, framewise_displacement_mm
-    tsnr : by run, (59412,) float, NaN: constant or outside the image
+    motions : dict
+        By run, framewise_displacement_mm.
+    tsnr : dict
+        By run, (59412,) float, NaN: constant or outside the image.
     """
     panels = []
     if motions:

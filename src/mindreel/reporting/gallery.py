@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mindreel.config import Report
 from mindreel.controls import MODEL
 from mindreel.reporting.labels import condition_label
 from mindreel.reporting.scores import Result, true_clip
 from mindreel.scoring import statistics
+from mindreel.sections import Report
 
 SMALLEST = 160  # pixels: smaller frames are enlarged by a whole factor, for display only
 SEAM = 4  # white pixels between two panels
@@ -33,9 +33,12 @@ def cards(found: list[Result], true: list[np.ndarray], told: list[list[str]], cf
 
     Parameters
     ----------
-    true : frames of every test segment, (T, F, H, W, 3) uint8
-    told : captions of every clip
-    tr_s : seconds of a volume
+    true : list of array
+        Frames of every test segment, (T, F, H, W, 3) uint8.
+    told : list of list[str]
+        Captions of every clip.
+    tr_s : float
+        Seconds of a volume.
     """
     columns = []
     for result in found:

@@ -23,12 +23,18 @@ class Table:
 
     Parameters
     ----------
-    name : of its files
-    caption : a sentence or more
-    data : plain numbers, for the TSV
-    shown : the same as text, columns with titles for people; its first column names the row
-    right : columns of numbers, to be set to the right
-    groups : a heading for every row; rows of the same heading follow each other (none: no headings)
+    name : str
+        Of its files.
+    caption : str
+        A sentence or more.
+    data : pd.DataFrame
+        Plain numbers, for the TSV.
+    shown : pd.DataFrame
+        The same as text, columns with titles for people; its first column names the row.
+    right : list of str
+        Columns of numbers, to be set to the right.
+    groups : list of str
+        A heading for every row; rows of the same heading follow each other (none: no headings).
     """
 
     name: str

@@ -21,7 +21,8 @@ class Result:
 
     Parameters
     ----------
-    arrays : by condition, (C, F, H, W, 3) uint8; conditions that were scored and whose clips were given
+    arrays : dict
+        By condition, (C, F, H, W, 3) uint8; conditions that were scored and whose clips were given.
     """
 
     experiment: str

@@ -82,9 +82,12 @@ def colour_bar(
 
     Parameters
     ----------
-    values : those that are shown, NaN where there is none
-    top, width : inches
-    middle : where its middle is, as a share of the figure's width
+    values : array
+        Those that are shown, NaN where there is none.
+    top, width : float
+        Inches.
+    middle : float
+        Where its middle is, as a share of the figure's width.
     """
     beyond = [np.nanmin(values) < shown.norm.vmin, np.nanmax(values) > shown.norm.vmax]
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(beyond[0]), int(beyond[1])]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mindreel.config import Features
 from mindreel.device import this_device
 from mindreel.networks.pretrained import frozen, processor
+from mindreel.sections import Features
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def flow(clips: np.ndarray, side: int) -> np.ndarray:
     Parameters
     ----------
     clips : (N, F, H, W, 3) uint8
-    side
+    side : int
         Height (pixels) to which the grey pictures are averaged first; smaller pictures stay as they are.
 
     Returns

@@ -95,8 +95,9 @@ def compare_clips(
 
     Parameters
     ----------
-    made, true : N of (F, H, W, 3) uint8
-    workers
+    made, true : list of array
+        N of (F, H, W, 3) uint8.
+    workers : int
         Clips compared at once.
 
     Returns

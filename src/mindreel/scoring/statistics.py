@@ -53,11 +53,11 @@ def nway_accuracy(beaten_by: np.ndarray, candidates: int, ways: int, top_k: int)
     ----------
     beaten_by : (N,) int
         r of each row.
-    candidates
+    candidates : int
         M, the classes that are not true ones.
-    ways
+    ways : int
         N.
-    top_k
+    top_k : int
         K.
 
     Returns
@@ -210,7 +210,8 @@ def pairwise_means(cosine: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -
 
     Parameters
     ----------
-    cosine : (S, S), as from `between_scenes`
+    cosine : (S, S)
+        As from `between_scenes`.
     sizes : (S,) int
         Clips of each scene.
     weights : (B, S) int
@@ -236,7 +237,7 @@ def draw_blocks(blocks: np.ndarray, samples: int, rng: np.random.Generator) -> n
     ----------
     blocks : (N,) int
         The block (scene) of each clip.
-    samples
+    samples : int
         B.
 
     Returns
@@ -278,7 +279,7 @@ def block_bootstrap(values: np.ndarray, blocks: np.ndarray, samples: int, rng: n
         One row per clip, one column per quantity.
     blocks : (N,) int
         The block (scene) of each clip.
-    samples
+    samples : int
         B, how many bootstrap means.
 
     Returns

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from mindreel.config import Metrics
 from mindreel.scoring import statistics
+from mindreel.sections import Metrics
 
 INDEX = ("condition", "clip", "segment", "volume", "scene")  # columns of clips.tsv that are no metrics
 
@@ -34,14 +34,14 @@ def summarise(
 
     Parameters
     ----------
-    table
+    table : pd.DataFrame
         clips.tsv; its first condition is the model.
-    mismatched
+    mismatched : dict
         (metric, condition) to the score of the same clips against true clips of other scenes.
-    between
-        (conditions, S, S), mean cosines of the clips of different scenes (`statistics.between_scenes`), for the
-        interval of clip_cosine_pairwise.
-    of_true
+    between : (conditions, S, S)
+        Mean cosines of the clips of different scenes (`statistics.between_scenes`), for the interval of
+        clip_cosine_pairwise.
+    of_true : dict
         Metric to what the true clips score, for metrics that look at one set of clips only.
 
     Returns

@@ -185,8 +185,10 @@ def respond(cortex: Cortex, drive: np.ndarray, step_s: float, times_s: np.ndarra
 
     Parameters
     ----------
-    drive : (n, N) float32; entry i is the middle of the i-th interval of `step_s` since the stimulus began
-    times_s : (T,) when volumes are acquired, since the stimulus began; may be negative
+    drive : (n, N) float32
+        Entry i is the middle of the i-th interval of `step_s` since the stimulus began.
+    times_s : (T,)
+        When volumes are acquired, since the stimulus began; may be negative.
 
     Returns
     -------

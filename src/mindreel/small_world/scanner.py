@@ -240,9 +240,12 @@ def scan(head: Head, response: np.ndarray, strength: float, path: np.ndarray, rn
 
     Parameters
     ----------
-    response : (T, 59412) float32, what the cortex does (deviation 1 where it responds)
-    strength : deviation of a voxel's noise
-    path : (T, 6) head motion (mm, rad)
+    response : (T, 59412) float32
+        What the cortex does (deviation 1 where it responds).
+    strength : float
+        Deviation of a voxel's noise.
+    path : (T, 6)
+        Head motion (mm, rad).
 
     Returns
     -------

@@ -496,10 +496,18 @@ RECIPES: dict[str, tuple[Callable[[Path, int, int], dict], int]] = {
 
 
 def build(*, out: Path, seed: int = 1234, only: list[str] | None = None, steps: int | None = None) -> None:
-    """Train the micro models into the folder `out` and write their held-out quality to `quality.json`.
+    """Train the micro models, and write their held-out quality to `quality.json`; about four hours on two cores.
 
-    `only` names some of them (vae, clip, captioner, image-classifier, video-classifier, unet), `steps` overrides how
-    long each is trained. The whole takes about four hours on two cores.
+    Parameters
+    ----------
+    out : Path
+        Folder of the models.
+    seed : int
+        Of scenes, weights and batches.
+    only : list of str
+        Train only these: vae, clip, captioner, image-classifier, video-classifier, unet.
+    steps : int
+        Steps of each training, instead of its own number.
     """
     out.mkdir(parents=True, exist_ok=True)
     unknown = set(only or []) - set(RECIPES)

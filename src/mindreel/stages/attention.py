@@ -17,11 +17,11 @@ import torch
 
 from mindreel.artifacts import atomic, load_array, load_table, save_array, save_table
 from mindreel.brain import surface
-from mindreel.config import Attention, Encoder
 from mindreel.device import this_device
 from mindreel.errors import InputError
 from mindreel.learning import integrated_gradients
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
+from mindreel.sections import Attention, Encoder
 
 STAGES = ("mbm", "contrastive", "cotrain")
 EMBEDDING = ("contrastive", "cotrain")  # after which the encoder's output is compared with CLIP's
@@ -45,14 +45,22 @@ def maps(
 
     Parameters
     ----------
-    mbm : folder of the subject's masked autoencoder
-    contrastive : folder of the encoder after contrastive learning
-    cotrained : folder whose `encoder/` is the encoder after co-training
-    bold : test.npy, (S, T, V) float32
-    voxels : voxels.tsv of the same voxel selection
-    captions : tables of the S test segments in the order of `bold`: volume, frame, caption
-    true_features : folder of `features`: {segment}/clip.npy (T, F, E) float32, CLIP image embeddings
-    out : folder of
+    mbm : Path
+        Folder of the subject's masked autoencoder.
+    contrastive : Path
+        Folder of the encoder after contrastive learning.
+    cotrained : Path
+        Folder whose `encoder/` is the encoder after co-training.
+    bold : Path
+        test.npy, (S, T, V) float32.
+    voxels : Path
+        voxels.tsv of the same voxel selection.
+    captions : list of Path
+        Tables of the S test segments in the order of `bold`: volume, frame, caption.
+    true_features : Path
+        Folder of `features`: {segment}/clip.npy (T, F, E) float32, CLIP image embeddings.
+    out : Path
+        Folder of
 
         - attention.npy (stage, layer, V) float32, attention.dscalar.nii, networks.tsv, areas.tsv
         - gradients.npy (stage, V) float32, mean size of the integrated gradients of the stages EMBEDDING, summed over
@@ -60,6 +68,10 @@ def maps(
         - agreement.tsv: rank correlation of each layer's attention with the integrated gradients
         - categories.tsv and, if any clip has a category, categories.npy (category, map, V) float32 and
           categories.dscalar.nii
+    encoder : Encoder
+        Section encoder of the experiment.
+    cfg : Attention
+        Section attention of the configuration.
     """
     table, series = load_table(voxels), load_array(bold)
     if series.ndim != 3 or series.shape[2] != len(table):
@@ -198,9 +210,12 @@ def part_sums(values: Mapping[str, Mapping[Any, np.ndarray]], part: pd.Categoric
 
     Parameters
     ----------
-    values : stage -> layer -> (V,) float
-    part : (V,) the part of each voxel; parts come in the order of the categories, those without a voxel are left out
-    unit : name of the column of the parts
+    values : Mapping[str, Mapping[Any, array]]
+        Stage -> layer -> (V,) float.
+    part : (V,)
+        The part of each voxel; parts come in the order of the categories, those without a voxel are left out.
+    unit : str
+        Name of the column of the parts.
 
     Returns
     -------

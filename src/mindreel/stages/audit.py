@@ -8,9 +8,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from mindreel import artifacts
-from mindreel.config import Audit
 from mindreel.errors import InputError
 from mindreel.scoring.scene_cuts import scenes
+from mindreel.sections import Audit
 
 ROWS = 256  # test frames compared at once
 BLANK = 4 / 255  # a thumbnail with less contrast (standard deviation) is a blank picture and no evidence of anything
@@ -39,13 +39,16 @@ def leaks(
 
     Parameters
     ----------
-    train_frames, test_frames
+    train_frames : list of Path
         (T, F, H, W, 3) uint8, one per segment.
-    train_targets
-        What stage targets made of each training segment: image.npy (T, F, views, E), view 0 the whole frame, norm 1.
-    test_features
+    test_frames : list of Path
+        (T, F, H, W, 3) uint8, one per segment.
+    train_targets : list of Path
+        What stage targets made of each training segment: image.npy (T, F, views, E), view 0 the whole frame, norm
+        1.
+    test_features : Path
         What stage features made of the test segments: SEGMENT/clip.npy (T, F, E), norm 1.
-    out
+    out : Path
         Folder of
 
         - clips.tsv: per test clip its segment, volume, scene; the most similar training frame in pixels (pixel_rms,
@@ -53,6 +56,8 @@ def leaks(
           (ordinary_rms, ordinary_cosine); same_picture, same_content (0 or 1)
         - scenes.tsv: the test scenes that span the split (segment, scene, first, last volume, why, where, rms)
         - summary.json: shares of clips, numbers of scenes, medians, limits
+    cfg : Audit
+        Section audit of the configuration.
 
     Raises
     ------

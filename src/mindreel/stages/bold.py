@@ -16,8 +16,8 @@ from nibabel.spatialimages import SpatialImage
 
 from mindreel.artifacts import atomic, load_array, save_array, save_table
 from mindreel.brain import cifti, registration, surface
-from mindreel.config import Bold
 from mindreel.errors import InputError
+from mindreel.sections import Bold
 
 SOURCES = ("raw", "mni", "cifti")
 BLOCK = 512  # vertices detrended at once: they fit the processor's cache
@@ -31,9 +31,16 @@ UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 def anatomy(*, t1w: Path, out: Path, cfg: Bold) -> None:
     """Register a subject's T1w to MNI, once for all of the subject's raw runs.
 
-    Writes a folder: the transforms (`mni_0GenericAffine.mat` and, for SyN, `mni_1Warp.nii.gz`), `midthickness.npy`
-    ((59412, 3) float32: where the cortical grayordinates lie in the scanner, mm), `t1w.nii.gz` (at the registration's
-    resolution, for the runs) and `t1w_mni.nii.gz` (registered, to look at).
+    Parameters
+    ----------
+    t1w : Path
+        The subject's T1w, .nii or .nii.gz.
+    out : Path
+        Folder of the transforms (`mni_0GenericAffine.mat` and, for SyN, `mni_1Warp.nii.gz`), `midthickness.npy`
+        ((59412, 3) float32: where the cortical grayordinates lie in the scanner, mm), `t1w.nii.gz` (at the
+        registration's resolution, for the runs) and `t1w_mni.nii.gz` (registered, to look at).
+    cfg : Bold
+        Section bold of the configuration.
     """
     resolution = cfg.registration.resolution_mm
     image = read_image(t1w, dimensions=3)
@@ -71,13 +78,37 @@ def clean(
     sidecar: Path | None = None,
     header_tr: str = "check",
 ) -> None:
-    """Bring one run to the cortical surface and clean it: (T, 59412) float32, on disk vertex after vertex.
+    """Bring one run to the cortical surface and clean it.
 
-    `volumes` is the run's length by the sample sheet, `tr_s` its TR by the configuration: a header that says another TR
-    is refused, with `header_tr` "ignore" (the workflow: with `tr` in check.ignore) only reported. Constant vertices and
-    those outside the image become zeros. The temporal signal-to-noise ratio of every vertex goes to `tsnr`: (59412,)
-    float32, NaN where constant. Raw runs need `anatomy` (the folder that `bold anatomy` made for the subject), write
-    their head motion to `motion` and, with bold.slice_timing, need `sidecar`: a JSON file with SliceTiming.
+    Parameters
+    ----------
+    run : Path
+        The run: .nii or .nii.gz (raw, mni), .dtseries.nii (cifti).
+    source : str
+        What it is: raw, mni or cifti.
+    out : Path
+        (T, 59412) float32, on disk vertex after vertex. Constant vertices and those outside the image are zeros.
+    cfg : Bold
+        Section bold of the configuration.
+    tr_s : float
+        Repetition time by the configuration (s).
+    volumes : int
+        The run's length by the sample sheet.
+    tsnr : Path
+        (59412,) float32, temporal signal-to-noise ratio; NaN where constant.
+    anatomy : Path
+        Of a raw run: the folder that `bold anatomy` made for the subject.
+    motion : Path
+        Of a raw run: table of the head motion to write.
+    sidecar : Path
+        Of a raw run, with bold.slice_timing: a JSON file with SliceTiming.
+    header_tr : str
+        check: a header that says another TR is refused; ignore: it is only reported (`tr` in check.ignore).
+
+    Raises
+    ------
+    InputError
+        If the run cannot be read, is not what it should be, or lacks what its source needs.
     """
     if header_tr not in ("check", "ignore"):
         raise InputError(f"--header-tr: found {header_tr!r}, expected check or ignore")
@@ -306,9 +337,11 @@ def standardise(series: np.ndarray, order: int, tolerance: float) -> tuple[np.nd
     Parameters
     ----------
     series : (T, N)
-    order : of the polynomial; 0 removes the mean only
-    tolerance : a vertex is constant if its deviation, trend removed, is at most this share of its root mean square.
-        (The deviation before the trend is removed would miss a vertex that is itself a polynomial.)
+    order : int
+        Of the polynomial; 0 removes the mean only.
+    tolerance : float
+        A vertex is constant if its deviation, trend removed, is at most this share of its root mean square. (The
+        deviation before the trend is removed would miss a vertex that is itself a polynomial.).
 
     Returns
     -------

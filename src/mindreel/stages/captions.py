@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from mindreel import artifacts
-from mindreel.config import Captions
 from mindreel.errors import InputError
+from mindreel.sections import Captions
 
 Captioner = Callable[[np.ndarray], list[str]]
 
@@ -22,14 +22,16 @@ def describe(*, frames: Path, model: Path, out: Path, cfg: Captions) -> None:
 
     Parameters
     ----------
-    frames
+    frames : Path
         (T, F, H, W, 3) uint8.
-    model
+    model : Path
         Folder of the captioner. Backend `transformers`: BlipForConditionalGeneration with its tokenizer and image
-        processor. Backend `lavis`: `hub/checkpoints/blip_coco_caption_base.pth` and `bert-base-uncased/vocab.txt` are
-        taken from it if they are there; else LAVIS downloads them to its own cache.
-    out
+        processor. Backend `lavis`: `hub/checkpoints/blip_coco_caption_base.pth` and `bert-base-uncased/vocab.txt`
+        are taken from it if they are there; else LAVIS downloads them to its own cache.
+    out : Path
         Table: volume, frame, caption; T * F rows.
+    cfg : Captions
+        Section captions of the configuration.
 
     Raises
     ------

@@ -15,12 +15,12 @@ from torch import nn
 
 from mindreel import distributed
 from mindreel.artifacts import atomic, save_table
-from mindreel.config import Contrastive, Encoder, SelfContrast
 from mindreel.device import precision, this_device
 from mindreel.errors import InputError
 from mindreel.learning import loop, retrieval
 from mindreel.learning.contrastive_pairs import Pairs, draw_batch, draw_views, duplicates, held_out_targets, open_pairs
 from mindreel.networks.fmri_encoder import FmriEncoder, sparsify
+from mindreel.sections import Contrastive, Encoder, SelfContrast
 
 LOOKS = 25  # so often held-out clips are looked for
 FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0  # CLIP's
@@ -51,8 +51,24 @@ def train(
 ) -> None:
     """Train the encoder for windows against frozen CLIP embeddings.
 
-    `mbm` is the subject's tuned model, `bold` its train.npy (S, T, V), `targets` the folders of the S segments in that
-    order, `frames` their movies (T, F, H, W, 3), of which only the scene cuts count.
+    Parameters
+    ----------
+    mbm : Path
+        Folder of the subject's tuned masked autoencoder.
+    bold : Path
+        The subject's train.npy, (S, T, V) float32.
+    targets : list of Path
+        Folders of stage targets of the S rows, in that order.
+    frames : list of Path
+        Their movies, (T, F, H, W, 3) uint8, of which only the scene cuts count.
+    out : Path
+        Folder of the encoder, and history.tsv.
+    scratch : Path
+        Folder of the resume file.
+    encoder : Encoder
+        Section encoder of the experiment.
+    cfg : Contrastive
+        Section contrastive of the experiment.
     """
     if cfg.self_contrast and cfg.self_contrast.interpolate_weight and encoder.window < 2:
         raise InputError(
@@ -100,8 +116,10 @@ def clip_loss(fmri: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, ign
 
     Parameters
     ----------
-    fmri, target : (B, D), L2-normalised; row i of one belongs to row i of the other.
-    ignored : (B, B) bool, symmetric, pairs that are not counted as negatives.
+    fmri, target : (B, D)
+        L2-normalised; row i of one belongs to row i of the other.
+    ignored : (B, B) bool
+        Symmetric, pairs that are not counted as negatives.
     """
     logits = (scale * fmri @ target.T).masked_fill(ignored, -torch.inf)
     labels = torch.arange(len(logits), device=logits.device)
@@ -119,9 +137,12 @@ def objective(
 
     Parameters
     ----------
-    fmri : (B, D), with self-contrast (3 B, D): every window, then masked, then interpolated.
-    targets : (B, D) per modality.
-    ignored : see `clip_loss`.
+    fmri : (B, D)
+        With self-contrast (3 B, D): every window, then masked, then interpolated.
+    targets : (B, D)
+        Per modality.
+    ignored : tensor
+        See `clip_loss`.
     """
     if cfg is None:
         return torch.stack([clip_loss(fmri, target, scale, ignored) for target in targets.values()]).mean()
@@ -151,7 +172,8 @@ def mask(embedded: torch.Tensor, share: float) -> torch.Tensor:
 
     Parameters
     ----------
-    embedded : (B, W, P, D), this process's rows.
+    embedded : (B, W, P, D)
+        This process's rows.
     """
     _, _, patches, width = embedded.shape
     order = distributed.own_rows(
@@ -165,8 +187,10 @@ def interpolate(embedded: torch.Tensor, share: float) -> torch.Tensor:
 
     Parameters
     ----------
-    embedded : (B, W, P, D), this process's rows.
-    share : share W volumes of a window are replaced, rounded at random where that is no whole number (1/3 of two
+    embedded : (B, W, P, D)
+        This process's rows.
+    share : float
+        Share W volumes of a window are replaced, rounded at random where that is no whole number (1/3 of two
         volumes is one of them in two thirds of the windows).
     """
     window = embedded.shape[1]

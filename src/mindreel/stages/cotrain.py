@@ -7,13 +7,13 @@ import torch
 
 from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
-from mindreel.config import Cotrain, Encoder
 from mindreel.device import precision, this_device
 from mindreel.diffusion import objective
 from mindreel.diffusion.video_generator import load_generator
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import FmriEncoder, sparsify, window_batch
+from mindreel.sections import Cotrain, Encoder
 
 
 def train(
@@ -28,11 +28,28 @@ def train(
     encoder_settings: Encoder,
     cfg: Cotrain,
 ) -> None:
-    """Train the whole encoder and parts of the UNet; the fMRI tokens take the place of the text's.
+    """Train the whole encoder and parts of the generator; the fMRI tokens take the place of the text's.
 
-    `encoder` and `generator` are the folders of stages contrastive and generator, `model` a Stable Diffusion folder
-    (its scheduler/ is used), `bold` the subject's train.npy (S, T, V), `targets` the S segments' folders in that
-    order. `out` becomes a folder: encoder/, unet/, history.tsv.
+    Parameters
+    ----------
+    encoder : Path
+        Folder of stage contrastive.
+    generator : Path
+        Folder of stage generator.
+    model : Path
+        Folder in Stable Diffusion's layout; read is scheduler/.
+    bold : Path
+        The subject's train.npy, (S, T, V) float32.
+    targets : list of Path
+        Folders of stage targets of the S rows, in that order.
+    out : Path
+        Folder: encoder/, unet/, history.tsv.
+    scratch : Path
+        Folder of the resume file.
+    encoder_settings : Encoder
+        Section encoder of the experiment.
+    cfg : Cotrain
+        Section cotrain of the experiment.
     """
     device, window = this_device(), (encoder_settings.window, encoder_settings.shift)
     scheduler = objective.training_scheduler(model)

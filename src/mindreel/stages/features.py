@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from mindreel import artifacts
-from mindreel.config import Features
 from mindreel.errors import InputError
 from mindreel.scoring import clip_features
+from mindreel.sections import Features
 
 
 def extract(
@@ -24,17 +24,17 @@ def extract(
 
     Parameters
     ----------
-    clips
+    clips : list of Path
         (N, F, H, W, 3) uint8 each: lossless arrays, because what a GIF or MP4 keeps of a clip scores differently.
-    image_classifier
+    image_classifier : Path
         Folder of an image classifier of transformers (any that AutoModelForImageClassification reads).
-    video_classifier
+    video_classifier : Path
         Folder of a VideoMAEForVideoClassification.
-    clip
+    clip : Path
         Folder of a CLIPModel.
-    diffusion
+    diffusion : Path
         Folder in Stable Diffusion's layout: `vae`.
-    out
+    out : Path
         Folder of labels.json (names of the classes: image, video) and, for each array, a folder of its name with
 
         - image.npy (N, F, C) float32, logits of the image classifier
@@ -42,6 +42,8 @@ def extract(
         - clip.npy (N, F, E) float32, CLIP image embeddings of norm 1
         - latent.npy (N, D) float32, posterior mean of the VAE for the middle frame, flattened
         - flow.npy (N, F - 1, 2, h, w) float32, optical flow from each frame to the next (rows, columns; pixels)
+    cfg : Features
+        Section features of the configuration.
 
     Raises
     ------

@@ -25,9 +25,10 @@ def model(*, name: str, out: Path) -> None:
 
     Parameters
     ----------
-    name
-        Hub id, such as openai/clip-vit-large-patch14, or efficientnet-lite0, whose weights an installed package holds.
-    out
+    name : str
+        Hub id, such as openai/clip-vit-large-patch14, or efficientnet-lite0, whose weights an installed package
+        holds.
+    out : Path
         Folder; written whole or not at all.
 
     Raises
@@ -78,7 +79,7 @@ def wanted(files: list[str]) -> list[str]:
 
     Parameters
     ----------
-    files
+    files : list of str
         Paths in the repository.
     """
     paths = [p for p in map(PurePosixPath, files) if not UNUSED_FOLDERS & set(p.parts[:-1])]
@@ -100,11 +101,11 @@ def dataset(*, url: str, out: Path, sha256: str | None = None) -> None:
 
     Parameters
     ----------
-    url
-        http, https or file.
-    sha256
+    url : str
+        Http, https or file.
+    sha256 : str
         Checksum of the archive, hexadecimal.
-    out
+    out : Path
         Folder; written whole or not at all. An archive whose only top folder has this folder's name is unpacked
         without it.
 

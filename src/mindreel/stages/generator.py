@@ -9,22 +9,32 @@ from PIL import Image
 
 from mindreel import distributed
 from mindreel.artifacts import atomic, save_table
-from mindreel.config import Generator, Sampling
 from mindreel.device import precision, this_device
 from mindreel.diffusion import objective, sampler
 from mindreel.diffusion.video_generator import VideoGenerator, make_generator
 from mindreel.learning import loop
+from mindreel.sections import Generator, Sampling
 
 SHEET_CLIPS = 4  # of the sample sheet, spread over the training clips
 SHEET = {"scheduler": "DPMSolverMultistepScheduler", "steps": 15, "guidance_scale": 5.0}  # enough to look at
 
 
 def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Generator) -> None:
-    """Tune the inflated UNet on the training segments' cached latents and caption states.
+    """Tune the video generator on the training segments' latents and captions.
 
-    `model` is a Stable Diffusion folder (unet/, scheduler/, vae/) whose unet/ may also be a released MinD-Video one,
-    `targets` the training segments' folders, `out` becomes a folder: the video UNet, history.tsv, and samples.png:
-    a few training clips as the VAE shows them, and below each what the tuned UNet makes of its caption.
+    Parameters
+    ----------
+    model : Path
+        Folder in Stable Diffusion's layout: unet/ (which may also be a released MinD-Video one), scheduler/, vae/.
+    targets : list of Path
+        Folders of stage targets of the training segments.
+    out : Path
+        Folder of the generator, history.tsv, and samples.png: a few training clips as the VAE shows them, and below
+        each what the tuned generator makes of its caption.
+    scratch : Path
+        Folder of the resume file.
+    cfg : Generator
+        Section generator of the experiment.
     """
     device = this_device()
     scheduler = objective.training_scheduler(model)

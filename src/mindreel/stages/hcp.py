@@ -17,8 +17,8 @@ from tqdm import tqdm
 from mindreel.artifacts import atomic, save_json, save_table
 from mindreel.brain import cifti, surface
 from mindreel.brain.hcp_segments import INDEX, Segments, read_index, read_text
-from mindreel.config import Hcp
 from mindreel.errors import InputError
+from mindreel.sections import Hcp
 
 SKIPPED = ("subject", "run", "reason")
 BLOCK = 512  # grayordinates read at once, to bound memory
@@ -27,12 +27,22 @@ TR_TOLERANCE = 0.01  # headers round
 
 
 def segments(*, subject: str, runs: list[Path], out: Path, cfg: Hcp) -> None:
-    """Cut one HCP subject's runs (*.dtseries.nii) into segments of the visual areas.
+    """Cut one HCP subject's runs into segments of the visual areas.
 
-    Writes a folder: `segments.npy` ((N, V) float16, V the areas' vertices, area after area, left before right),
-    `runs.tsv` (a row per run, see `mindreel.segments`), `skipped.tsv` (runs that could not be used, and why). A run
-    that lacks a vertex of an area, or volumes, or has another TR is skipped; all may be. Memory does not grow with the
-    number of runs, and a run is never in memory whole.
+    A run that lacks a vertex of an area, or volumes, or has another TR is skipped; all may be. Memory does not grow
+    with the number of runs, and a run is never in memory whole.
+
+    Parameters
+    ----------
+    subject : str
+        The subject's name.
+    runs : list of Path
+        Its runs, .dtseries.nii.
+    out : Path
+        Folder of `segments.npy` ((N, V) float16, V the areas' vertices, area after area, left before right), `runs.tsv`
+        (a row per run, see `brain.hcp_segments`) and `skipped.tsv` (runs that could not be used, and why).
+    cfg : Hcp
+        Section hcp of the configuration.
     """
     voxels = area_voxels(cfg.areas)
     index, skipped, count = [], [], 0
@@ -60,10 +70,16 @@ def gather(*, subjects: list[Path], index: Path, skipped: Path, summary: Path, c
 
     Parameters
     ----------
-    subjects : folders that `mindreel hcp segments` made
-    index : .tsv, a row per used run; its folder is what `mindreel.segments.open_segments` opens
-    skipped : .tsv, a row per run that could not be used, with the reason
-    summary : .json, counts of voxels (whole and per area), segments, runs and subjects
+    subjects : list of Path
+        Folders that `mindreel hcp segments` made.
+    index : Path
+        .tsv, a row per used run; its folder is what `brain.hcp_segments.open_segments` opens.
+    skipped : Path
+        .tsv, a row per run that could not be used, with the reason.
+    summary : Path
+        .json, counts of voxels (whole and per area), segments, runs and subjects.
+    cfg : Hcp
+        Section hcp of the configuration.
 
     Raises
     ------
@@ -127,8 +143,10 @@ def read_windows(run: Path, voxels: pd.DataFrame, cfg: Hcp) -> tuple[np.ndarray,
 
     Parameters
     ----------
-    run : .dtseries.nii with an fsLR 32k cortex; the order of its structures does not matter
-    voxels : (V rows) as of `area_voxels`
+    run : Path
+        .dtseries.nii with an fsLR 32k cortex; the order of its structures does not matter.
+    voxels : (V rows)
+        As of `area_voxels`.
 
     Returns
     -------

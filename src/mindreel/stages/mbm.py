@@ -15,15 +15,27 @@ from torch import nn
 from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
 from mindreel.brain.hcp_segments import Segments, open_segments
-from mindreel.config import DoubleContrast, Mbm, Pretrain
 from mindreel.device import precision, this_device
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks.masked_autoencoder import MaskedAutoencoder
+from mindreel.sections import DoubleContrast, Mbm, Pretrain
 
 
 def pretrain(*, segments: Path, out: Path, scratch: Path, cfg: Pretrain) -> None:
-    """Train a masked autoencoder on the HCP segments of the folder `segments`."""
+    """Train a masked autoencoder on HCP.
+
+    Parameters
+    ----------
+    segments : Path
+        Folder of stage hcp.
+    out : Path
+        Folder of the model, and history.tsv.
+    scratch : Path
+        Folder of the resume file.
+    cfg : Pretrain
+        Section pretrain of the experiment.
+    """
     bold = open_segments(segments)  # (N, V)
     torch.manual_seed(cfg.seed)
     model = MaskedAutoencoder.from_config(cfg, bold.shape[1])
@@ -35,9 +47,27 @@ def pretrain(*, segments: Path, out: Path, scratch: Path, cfg: Pretrain) -> None
 def tune(
     *, bold: Path, out: Path, scratch: Path, cfg: Mbm, sizes: Pretrain | None = None, pretrained: Path | None = None
 ) -> None:
-    """Tune on the subject's training volumes (S, T, V); `cfg.init` says from which weights, or whether at all.
+    """Tune the masked autoencoder on a subject's training volumes, from the weights that `cfg.init` names, if at all.
 
-    The model has the sizes of the folder `pretrained`; without one, those of the section `sizes`.
+    Parameters
+    ----------
+    bold : Path
+        The subject's train.npy, (S, T, V) float32.
+    out : Path
+        Folder of the model, and history.tsv.
+    scratch : Path
+        Folder of the resume file.
+    cfg : Mbm
+        Section mbm of the experiment.
+    sizes : Pretrain
+        Section pretrain of the experiment: the model's sizes where there is no `pretrained`.
+    pretrained : Path
+        Folder of the masked autoencoder to start from; the model has its sizes.
+
+    Raises
+    ------
+    InputError
+        If `pretrained` and `cfg.init` contradict each other.
     """
     series = load_array(bold)
     anew = cfg.init in ("scratch", "none")
@@ -68,8 +98,9 @@ def mix(bold: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Ten
 
     Parameters
     ----------
-    bold : (B, V).
-    share : the first round(share B) samples become a x_i + (1 - a) x_j, i != j, a uniform in [0, 1].
+    bold : (B, V)
+    share : float
+        The first round(share B) samples become a x_i + (1 - a) x_j, i != j, a uniform in [0, 1].
 
     Returns
     -------
@@ -98,8 +129,10 @@ class DoubleContrastive(nn.Module):
 
         Parameters
         ----------
-        bold : (B, V), this process's rows; negatives are all other samples of the global batch.
-        noise : (B, 2, P), see `MaskedAutoencoder.reconstruct`: one row per mask.
+        bold : (B, V)
+            This process's rows; negatives are all other samples of the global batch.
+        noise : (B, 2, P)
+            See `MaskedAutoencoder.reconstruct`: one row per mask.
         """
         both, removed = self.model.reconstruct(bold.repeat(2, 1), mask_ratio, noise.transpose(0, 1).flatten(0, 1))
         first, second = both.float().chunk(2)  # (B, P, patch size)

@@ -46,10 +46,26 @@ def convert(
 ) -> None:
     """Convert a released checkpoint into our format; say what is not as it was.
 
-    `checkpoint` is a .pth or .bin (read without running pickled code) or .safetensors of Mind-Vis's MAEforFMRI, which
-    becomes a folder for `mbm.init`, or of MinD-Video's fMRIEncoder (config.json beside it), which becomes an encoder as
-    stage contrastive makes it. `voxels` adapts the model to that many voxels; without it the model takes as many as it
-    was trained for, padding included. `heads` and `decoder_heads` are needed if the checkpoint does not name them.
+    A checkpoint of Mind-Vis's MAEforFMRI becomes a folder for `mbm.init`; one of MinD-Video's fMRIEncoder (config.json
+    beside it) becomes an encoder as stage contrastive makes it.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        .pth, .bin (read without running pickled code) or .safetensors.
+    out : Path
+        Folder of the model.
+    voxels : int
+        Adapt the model to so many voxels; without it, it takes as many as it was trained for, padding included.
+    heads : int
+        Attention heads of the encoder, if the checkpoint does not say (16 in the papers).
+    decoder_heads : int
+        Attention heads of the decoder, likewise.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint cannot be read, would run code, or is of another model.
     """
     weights, config = read_checkpoint(checkpoint)
     given = {"num_heads": heads} if heads else {}
@@ -150,8 +166,10 @@ def from_released(config: dict, weights: dict[str, torch.Tensor]) -> MaskedAutoe
 
     Parameters
     ----------
-    config : the released model's arguments (num_voxels, padded as in D1; embed_dim, ...); mlp_ratio defaults to 1.
-    weights : its state dict.
+    config : dict
+        The released model's arguments (num_voxels, padded as in D1; embed_dim, ...); mlp_ratio defaults to 1.
+    weights : dict
+        Its state dict.
     """
     ours = {
         "voxels": "num_voxels",

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from mindreel import artifacts
-from mindreel.config import Metrics
 from mindreel.errors import InputError
 from mindreel.scoring import image_similarity, statistics
 from mindreel.scoring.scene_cuts import scenes
 from mindreel.scoring.summary import metrics_of, nway_names, pairwise_draws, summarise
+from mindreel.sections import Metrics
 
 PCC_GATE = 0.6  # Mind-Animator: clips not more similar to the true one than this count as 0
 FIRST = (1, 5)  # identification: the own clip is among the first so many
@@ -55,20 +55,23 @@ def score(
 
     Parameters
     ----------
-    clips
-        (N, F, H, W, 3) uint8 each. The file's stem names the condition; the first is the model, the others controls.
-    frames
+    clips : list of Path
+        (N, F, H, W, 3) uint8 each. The file's stem names the condition; the first is the model, the others
+        controls.
+    frames : list of Path
         (T, F, H, W, 3) uint8, the true frames of the test segments in order; their T add up to N.
-    features
+    features : Path
         What stage features made of `clips`.
-    true_features
+    true_features : Path
         What it made of `frames`.
-    out
-        Folder of clips.tsv (condition, clip, segment, volume, scene, one column per metric), summary.tsv (one row per
-        metric and condition), classes.tsv (the best classes of the true and reconstructed clips) and pairwise.npy
-        (conditions, S, S) float32 (mean cosines of the clips of every two scenes in CLIP space).
-    workers
+    out : Path
+        Folder of clips.tsv (condition, clip, segment, volume, scene, one column per metric), summary.tsv (one row
+        per metric and condition), classes.tsv (the best classes of the true and reconstructed clips) and
+        pairwise.npy (conditions, S, S) float32 (mean cosines of the clips of every two scenes in CLIP space).
+    workers : int
         Clips compared at once.
+    cfg : Metrics
+        Section metrics of the configuration.
 
     Raises
     ------
@@ -92,15 +95,17 @@ def compare(*, metrics: list[Path], out: Path, cfg: Metrics) -> None:
 
     Parameters
     ----------
-    metrics
+    metrics : list of Path
         Folders …/{experiment}/sub-{subject} that `score` wrote. The first one's experiment is the reference.
-    out
+    out : Path
         Table, one row per metric, experiment but the reference, and subject: value, reference (means over clips of
         both), difference (positive: the experiment is better), difference_ci_low, difference_ci_high (95%, paired,
         block bootstrap over scenes), t and p_t (two-sample t-test, as in the papers), p_paired (permutation within
-        scenes), and p_t_holm, p_paired_holm: corrected over the rows of the metric. For
-        clip_cosine_pairwise the interval draws both clips of every pair; there are no tests of it, since they would
-        take the clips' values for independent.
+        scenes), and p_t_holm, p_paired_holm: corrected over the rows of the metric. For clip_cosine_pairwise the
+        interval draws both clips of every pair; there are no tests of it, since they would take the clips' values
+        for independent.
+    cfg : Metrics
+        Section metrics of the configuration.
 
     Raises
     ------

@@ -28,18 +28,24 @@ def folder(
 
     Parameters
     ----------
-    pred
+    pred : Path
         Folder of reconstructions: .npy ((F, H, W, 3) or (N, F, H, W, 3) uint8), .gif or .mp4.
-    true
-        Folder of the true clips under the same names. Without it every clip of `pred` shows the true one on its left
-        and the reconstruction on its right half, as side-by-side GIFs do.
-    out
+    true : Path
+        Folder of the true clips under the same names. Without it every clip of `pred` shows the true one on its
+        left and the reconstruction on its right half, as side-by-side GIFs do.
+    out : Path
         Folder of the tables, as from `metrics score`.
-    config
+    config : Path
         The configuration whose section metrics (and features) is used.
-    image_classifier, video_classifier, clip, diffusion
+    image_classifier : Path
         Folders of an image classifier, a VideoMAEForVideoClassification, a CLIPModel and Stable Diffusion.
-    workers
+    video_classifier : Path
+        Folders of an image classifier, a VideoMAEForVideoClassification, a CLIPModel and Stable Diffusion.
+    clip : Path
+        Folders of an image classifier, a VideoMAEForVideoClassification, a CLIPModel and Stable Diffusion.
+    diffusion : Path
+        Folders of an image classifier, a VideoMAEForVideoClassification, a CLIPModel and Stable Diffusion.
+    workers : int
         Clips compared at once.
 
     Raises

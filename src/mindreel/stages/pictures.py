@@ -35,9 +35,12 @@ def selection(*, maps: Path, summary: Path, out: Path) -> None:
 
     Parameters
     ----------
-    maps : reproducibility.dscalar.nii of `roi select`
-    summary : its summary.json
-    out : folder: r, t, selected, inflated, histograms (.png, .svg), index.json
+    maps : Path
+        reproducibility.dscalar.nii of `roi select`.
+    summary : Path
+        Its summary.json.
+    out : Path
+        Folder: r, t, selected, inflated, histograms (.png, .svg), index.json.
     """
     found, counts = read_maps(maps), load_json(summary)
     if lacking := {"r", "t", "p", "selected"} - found.keys():
@@ -102,9 +105,12 @@ def quality(*, tsnr: list[Path], out: Path, motion: list[Path] | None = None) ->
 
     Parameters
     ----------
-    tsnr : {segment}_{repeat}_tsnr.npy of `bold clean`, (59412,) float32 each, in the order to draw them
-    motion : {segment}_{repeat}_motion.tsv of the raw runs
-    out : folder: tsnr, runs and, of raw runs, motion (.png, .svg), index.json
+    tsnr : list of Path
+        {segment}_{repeat}_tsnr.npy of `bold clean`, (59412,) float32 each, in the order to draw them.
+    motion : list of Path
+        {segment}_{repeat}_motion.tsv of the raw runs.
+    out : Path
+        Folder: tsnr, runs and, of raw runs, motion (.png, .svg), index.json.
     """
     ratios = {path.name.removesuffix("_tsnr.npy"): load_array(path) for path in tsnr}
     ratios = {name: ratio for name, ratio in ratios.items() if np.nanmedian(np.abs(ratio)) >= DEMEANED}
@@ -145,9 +151,11 @@ def attention(*, attention: Path, out: Path) -> None:
 
     Parameters
     ----------
-    attention : folder of `attention maps`
-    out : folder: flat, inflated, networks, areas, gradients, agreement and, if clips have categories, categories,
-        category-gradients, category-areas (.png, .svg), index.json
+    attention : Path
+        Folder of `attention maps`.
+    out : Path
+        Folder: flat, inflated, networks, areas, gradients, agreement and, if clips have categories, categories,
+        category-gradients, category-areas (.png, .svg), index.json.
     """
     whose, atlas = _whose(attention), surface.atlas()
     maps = {key: value for key, value in _received(attention / "attention.dscalar.nii").items() if key[1] != GRADIENTS}
@@ -292,9 +300,12 @@ def shares(maps: dict[tuple[str, str], np.ndarray], part: np.ndarray, order: lis
 
     Parameters
     ----------
-    maps : (59412,) float by stage and layer, NaN: not selected
-    part : (59412,) str, what each vertex is a part of
-    order : the parts, in the order of the rows; those without a voxel are left out
+    maps : (59412,) float
+        By stage and layer, NaN: not selected.
+    part : (59412,) str
+        What each vertex is a part of.
+    order : list of str
+        The parts, in the order of the rows; those without a voxel are left out.
 
     Returns
     -------

@@ -6,13 +6,14 @@ import numpy as np
 import yaml
 
 from mindreel.artifacts import atomic, load_array, load_json, load_table, save_json
-from mindreel.config import Config, Report
+from mindreel.config import Config
 from mindreel.controls import CONDITIONS, MODEL
 from mindreel.plan import provenance as record
 from mindreel.reporting import costs, figures, gallery, latex, scores, style
 from mindreel.reporting import tables as tabulated
 from mindreel.reporting.labels import condition_label, describe, leads, metric_title, number
 from mindreel.reporting.scores import in_order, names_of
+from mindreel.sections import Report
 
 
 def provenance(*, config: Path, out: Path) -> None:
@@ -20,8 +21,10 @@ def provenance(*, config: Path, out: Path) -> None:
 
     Parameters
     ----------
-    config : the resolved configuration, JSON
-    out : JSON
+    config : Path
+        The resolved configuration, JSON.
+    out : Path
+        JSON.
     """
     save_json(out, record.collect(load_json(config)))
 
@@ -45,17 +48,30 @@ def tables(
 
     Parameters
     ----------
-    experiments, subjects : names, in the order they are shown
-    metrics : folders …/metrics/{owner}/sub-{subject}
-    selections : folders …/roi/{owner}/sub-{subject}
-    attention : folders …/attention/{owner}/sub-{subject}
-    comparison : table of `metrics compare`: experiments against the first
-    audit : folder of `audit leaks`
-    published : published numbers: kind (method, ablation, part of the data), system, subject, metric, value, source
-    provenance : JSON written by `report provenance`
-    logs : folder of the benchmark files
-    benchmarks : RULE=REGEX, the paths of every rule's benchmark files
-    out : folder: NAME.tsv and NAME.tex of every table, index.json
+    experiments : list of str
+        Names, in the order they are shown.
+    subjects : list of str
+        Names, in the order they are shown.
+    metrics : list of Path
+        Folders …/metrics/{owner}/sub-{subject}.
+    selections : list of Path
+        Folders …/roi/{owner}/sub-{subject}.
+    attention : list of Path
+        Folders …/attention/{owner}/sub-{subject}.
+    comparison : Path
+        Table of `metrics compare`: experiments against the first.
+    audit : Path
+        Folder of `audit leaks`.
+    published : Path
+        Published numbers: kind (method, ablation, part of the data), system, subject, metric, value, source.
+    provenance : Path
+        JSON written by `report provenance`.
+    logs : Path
+        Folder of the benchmark files.
+    benchmarks : list of str
+        RULE=REGEX, the paths of every rule's benchmark files.
+    out : Path
+        Folder: NAME.tsv and NAME.tex of every table, index.json.
     """
     made = load_json(provenance)
     config = Config.model_validate(made["config"])
@@ -86,10 +102,16 @@ def draw(*, experiments: list[str], subjects: list[str], metrics: list[Path], hi
 
     Parameters
     ----------
-    experiments, subjects : names, in the order they are shown
-    metrics : folders …/metrics/{owner}/sub-{subject}
-    histories : history.tsv of every training
-    out : folder: scores, training and, if there is any, retrieval (.png, .svg), index.json
+    experiments : list of str
+        Names, in the order they are shown.
+    subjects : list of str
+        Names, in the order they are shown.
+    metrics : list of Path
+        Folders …/metrics/{owner}/sub-{subject}.
+    histories : list of Path
+        history.tsv of every training.
+    out : Path
+        Folder: scores, training and, if there is any, retrieval (.png, .svg), index.json.
     """
     found = [scores.load(folder) for folder in in_order(metrics, experiments, subjects)]
     curves = {figures.training_title(path): load_table(path) for path in histories}
@@ -119,17 +141,34 @@ def page(
 
     Parameters
     ----------
-    results : folder of the data set's results, results/{dataset}
-    experiments, subjects : names, in the order they are shown
-    metrics : folders …/metrics/{owner}/sub-{subject}
-    clips : …/sampling/{owner}/sub-{subject}/{condition}.npy, (N, F, H, W, 3) uint8
-    frames, captions : of the test segments, in the order of the clips: (T, F, H, W, 3) uint8; volume, frame, caption
-    generators : folders of stage generator
-    pictures : folders …/pictures/{stage}/…, of the stages roi, attention and bold
-    provenance : JSON written by `report provenance`
-    drawn : folder of `report draw`
-    tables : folder of `report tables`
-    out : HTML
+    results : Path
+        Folder of the data set's results, results/{dataset}.
+    experiments : list of str
+        Names, in the order they are shown.
+    subjects : list of str
+        Names, in the order they are shown.
+    metrics : list of Path
+        Folders …/metrics/{owner}/sub-{subject}.
+    clips : list of Path
+        …/sampling/{owner}/sub-{subject}/{condition}.npy, (N, F, H, W, 3) uint8.
+    frames : list of Path
+        Of the test segments, in the order of the clips: (T, F, H, W, 3) uint8; volume, frame, caption.
+    captions : list of Path
+        Of the test segments, in the order of the clips: (T, F, H, W, 3) uint8; volume, frame, caption.
+    generators : list of Path
+        Folders of stage generator.
+    pictures : list of Path
+        Folders …/pictures/{stage}/…, of the stages roi, attention and bold.
+    provenance : Path
+        JSON written by `report provenance`.
+    drawn : Path
+        Folder of `report draw`.
+    tables : Path
+        Folder of `report tables`.
+    out : Path
+        HTML.
+    cfg : Report
+        Section report of the configuration.
 
     Raises
     ------

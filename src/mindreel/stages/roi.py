@@ -16,8 +16,8 @@ from tqdm import tqdm
 from mindreel.artifacts import load_array, load_table, save_array, save_json, save_table
 from mindreel.brain import surface
 from mindreel.brain.reproducibility import correlate, fisher_z, most_significant, survivors, t_test
-from mindreel.config import Roi
 from mindreel.errors import InputError
+from mindreel.sections import Roi
 
 SAME = 0.9999  # two recordings of a brain are never this alike
 PUBLISHED = {"wen2018": {"1": 6016, "2": 6224, "3": 3744}}  # voxels that MinD-Video 4.1 kept, by data set and subject
@@ -33,11 +33,29 @@ def select(
     dataset: str = "",
     subject: str = "",
 ) -> None:
-    """Select a subject's reproducible voxels from the training runs, named {segment}_{repeat}.npy.
+    """Select a subject's reproducible voxels from the training runs.
 
-    Writes `voxels` (a table, one row per selected voxel, in model order: up the visual hierarchy, left before right, by
-    vertex), `maps` (.dscalar.nii: r, t, -log10 p, p, selected) and `summary` (.json: counts, and beside them the
-    published count if `dataset` and `subject` are the paper's).
+    Parameters
+    ----------
+    bold : list of Path
+        Cleaned training runs, (T, 59412) float32 each, named {segment}_{repeat}.npy.
+    voxels : Path
+        Table to write, a row per selected voxel, in model order: up the visual hierarchy, left before right, by vertex.
+    maps : Path
+        Maps to write, .dscalar.nii: r, t, -log10 p, p, selected.
+    summary : Path
+        Counts to write, .json.
+    cfg : Roi
+        Section roi of the configuration.
+    dataset : str
+        The data set's name: beside the counts of a paper's data set stand the published ones.
+    subject : str
+        The subject's name, for the same.
+
+    Raises
+    ------
+    InputError
+        If there are too few repeats, or no voxel is reproducible.
     """
     atlas = surface.atlas()
     segments = by_segment(bold)
@@ -100,11 +118,28 @@ def train(
     tr_s: float,
     frames: int,
 ) -> None:
-    """Gather the training runs at the selected voxels and standardise: (S, T, V) float32.
+    """Gather the training runs at the selected voxels and standardise.
 
-    A row is a segment, its repeats averaged, or (roi.repeats: stack) a run; rows come in the order of the list. The
-    mean and deviation that were used go to `statistics`, (2, V) float32, and which frames of which movie belong to each
-    volume to `pairs`; a volume lasts `tr_s` and is paired with `frames` frames.
+    A row is a segment, its repeats averaged, or (roi.repeats: stack) a run; rows come in the order of the list.
+
+    Parameters
+    ----------
+    voxels : Path
+        Table of `roi select`.
+    bold : list of Path
+        Cleaned training runs, named {segment}_{repeat}.npy.
+    out : Path
+        (S, T, V) float32.
+    statistics : Path
+        Mean and deviation that were used, (2, V) float32.
+    pairs : Path
+        Table to write: which frames of which movie belong to each volume.
+    cfg : Roi
+        Section roi of the configuration.
+    tr_s : float
+        Repetition time (s).
+    frames : int
+        Frames that a volume is paired with.
     """
     rows = by_segment(bold)
     if cfg.repeats == "stack":
@@ -118,9 +153,24 @@ def train(
 
 
 def test(*, voxels: Path, statistics: Path, bold: list[Path], out: Path, pairs: Path, tr_s: float, frames: int) -> None:
-    """Average the test repeats at the selected voxels, standardise with the TRAINING statistics: (S, T, V) float32.
+    """Average the test repeats at the selected voxels; standardise with the training statistics.
 
-    `pairs` is as in `train`.
+    Parameters
+    ----------
+    voxels : Path
+        Table of `roi select`.
+    statistics : Path
+        Mean and deviation of the training data, as `roi train` wrote them.
+    bold : list of Path
+        Cleaned test runs, named {segment}_{repeat}.npy.
+    out : Path
+        (S, T, V) float32.
+    pairs : Path
+        Table to write: which frames of which movie belong to each volume.
+    tr_s : float
+        Repetition time (s).
+    frames : int
+        Frames that a volume is paired with.
     """
     index, fitted = read_voxels(voxels), load_array(statistics)
     if fitted.shape != (2, len(index)):
@@ -185,7 +235,8 @@ def pairing(rows: dict[str, list[Path]], volumes: int, tr_s: float, frames: int)
 
     Parameters
     ----------
-    rows : the array's rows and the runs of each, named {segment}_{repeat}.npy
+    rows : dict
+        The array's rows and the runs of each, named {segment}_{repeat}.npy.
 
     Returns
     -------

@@ -24,14 +24,25 @@ PENALTIES = np.logspace(1, 6, 6)  # of ridge regression; voxels have deviation 1
 
 
 def sweep(*, bold: Path, targets: list[Path], out: Path, figure: Path, tr_s: float) -> None:
-    """Sweep the delay between a picture and the fMRI that it is decoded from: a table and its curves (PNG or SVG).
+    """Sweep the delay between a picture and the fMRI that it is decoded from: a table and its curves.
 
     Ridge regression from a volume to the CLIP embedding of the frames shown that many TRs earlier, cross-validated over
-    training segments. `bold` is the subject's train.npy (S, T, V), `targets` the folders of its S rows in that order.
+    training segments.
 
-    Writes `out`, a row per delay: lag (volumes), delay_s, r (of true and decoded values, mean over the embedding's
-    dimensions), two_way (share of clips that are nearer to their own embedding than to another's; chance is 0.5), and
-    the deviation of both over folds (r_deviation, two_way_deviation).
+    Parameters
+    ----------
+    bold : Path
+        The subject's train.npy, (S, T, V) float32.
+    targets : list of Path
+        Folders of stage targets of its S rows, in that order.
+    out : Path
+        Table, a row per delay: lag (volumes), delay_s, r (of true and decoded values, mean over the embedding's
+        dimensions), two_way (share of clips that are nearer to their own embedding than to another's; chance is 0.5),
+        and the deviation of both over folds (r_deviation, two_way_deviation).
+    figure : Path
+        Both curves, .png or .svg.
+    tr_s : float
+        Repetition time (s).
     """
     series = load_array(bold)
     wanted = [load_array(folder / "image.npy") for folder in targets]
@@ -65,7 +76,8 @@ def scores(series: np.ndarray, pictures: np.ndarray, fold: np.ndarray, lags: ran
     ----------
     series : (S, T, V)
     pictures : (S, T, E)
-    fold : (S,) int, rows of one fold are left out together
+    fold : (S,) int
+        Rows of one fold are left out together.
 
     Returns
     -------

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from mindreel import controls
 from mindreel.artifacts import atomic, load_array, load_json, save_json
-from mindreel.config import Encoder, Sampling
 from mindreel.errors import InputError
+from mindreel.sections import Encoder, Sampling
 from mindreel.video import beside, write_mp4
 
 if TYPE_CHECKING:
@@ -41,14 +41,35 @@ def sample(
 ) -> None:
     """Reconstruct the clips of test volumes.
 
-    `cotrained` has encoder/ and unet/, `model` is a Stable Diffusion folder (vae/, scheduler/), `bold` and `train_bold`
-    are the subject's test.npy and train.npy (S, T, V), `empty` is the targets folder of any segment (empty.npy, and
-    the shape of its latents). `control` is fmri; or shuffled: each clip is made from another clip's fMRI; or mean: from
-    the mean of test.npy. fmri_2, fmri_3, … are further samples of the same. `segments` are numbers from 0 in the order
-    of test.npy (none: all).
-    `out` becomes (N, F, H, W, 3) uint8, N = T per segment; values are rounded, not truncated as in the peers' code.
-    A clip's noise depends on cfg.seed, the subject, the clip and which sample it is, and on nothing else.
-    A run that was stopped goes on at the next batch (`scratch`).
+    A clip's noise depends on cfg.seed, the subject, the clip and which sample it is, and on nothing else. A run that
+    was stopped goes on at the next batch.
+
+    Parameters
+    ----------
+    cotrained : Path
+        Folder of stage cotrain: encoder/, unet/.
+    model : Path
+        Folder in Stable Diffusion's layout: vae/, scheduler/.
+    bold : Path
+        The subject's test.npy and train.npy, (S, T, V) float32.
+    train_bold : Path
+        The subject's test.npy and train.npy, (S, T, V) float32.
+    empty : Path
+        Targets folder of any segment: empty.npy, and the shape of its latents.
+    subject : str
+        The subject's name: every subject has its own noise.
+    control : str
+        What the clips are made from: fmri, shuffled or mean; fmri_2, fmri_3, … are further samples.
+    out : Path
+        (N, F, H, W, 3) uint8, N = T per segment; values are rounded, not truncated as in the released code.
+    scratch : Path
+        Folder of the clips made so far.
+    encoder : Encoder
+        Section encoder of the experiment.
+    cfg : Sampling
+        Section sampling of the experiment.
+    segments : list of int
+        Test segments by their numbers in test.npy, from 0; all, unless named.
     """
     from mindreel.diffusion.conditioning import from_fmri
 
@@ -72,9 +93,26 @@ def captions(
 ) -> None:
     """Sample the clips of the test captions: the ceiling, what the generator shows of a clip that it is told in words.
 
-    `generator` is the folder of stage generator, `targets` are the test segments' folders, `control` is text (text_2,
-    … are further samples). Guidance pushes away from the empty caption. No subject comes into it. All else is as in
-    `sample`.
+    Guidance pushes away from the empty caption. No subject comes into it. All else is as in `sample`.
+
+    Parameters
+    ----------
+    generator : Path
+        Folder of stage generator.
+    model : Path
+        Folder in Stable Diffusion's layout: vae/, scheduler/.
+    targets : list of Path
+        Folders of stage targets of the test segments.
+    control : str
+        text; text_2, text_3, … are further samples.
+    out : Path
+        (N, F, H, W, 3) uint8.
+    scratch : Path
+        Folder of the clips made so far.
+    cfg : Sampling
+        Section sampling of the experiment.
+    segments : list of int
+        Test segments by their numbers, from 0; all, unless named.
     """
     from mindreel.diffusion.conditioning import from_captions
 
@@ -133,10 +171,14 @@ class Partial:
 
     Parameters
     ----------
-    file : .npy in the scratch folder
-    shape : (N, F, H, W, 3) of the whole
-    settings : what the clips depend on; a file made under others is begun anew
-    kind : of the numbers
+    file : Path
+        .npy in the scratch folder.
+    shape : (N, F, H, W, 3)
+        Of the whole.
+    settings : dict
+        What the clips depend on; a file made under others is begun anew.
+    kind : type[np.generic]
+        Of the numbers.
     """
 
     def __init__(self, file: Path, shape: tuple[int, ...], settings: dict, kind: type[np.generic] = np.uint8):
@@ -201,7 +243,15 @@ class Partial:
 
 
 def gather(*, shards: list[Path], out: Path) -> None:
-    """Put the clips of several jobs, each (n, F, H, W, 3) uint8, into one array in the order given."""
+    """Put the clips of several jobs into one array, in the order given.
+
+    Parameters
+    ----------
+    shards : list of Path
+        (n, F, H, W, 3) uint8 each.
+    out : Path
+        (N, F, H, W, 3) uint8.
+    """
     parts = [load_array(path) for path in shards]
     for path, part in zip(shards, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
@@ -219,7 +269,16 @@ def gather(*, shards: list[Path], out: Path) -> None:
 def film(*, clips: Path, frames: list[Path], out: Path, fps: float) -> None:
     """Write a film of all clips: what was seen on the left, the reconstruction on the right.
 
-    `clips` is an array of stage sampling, (N, F, H, W, 3), `frames` the test segments' stimuli in the same order.
+    Parameters
+    ----------
+    clips : Path
+        Array of stage sampling, (N, F, H, W, 3) uint8.
+    frames : list of Path
+        Stimuli of the test segments in the same order, (T, F, H, W, 3) uint8.
+    out : Path
+        Movie, .mp4.
+    fps : float
+        Frames per second.
     """
     made, seen = load_array(clips), [load_array(path) for path in frames]
     count = sum(len(segment) for segment in seen)

@@ -13,8 +13,8 @@ import numpy as np
 
 from mindreel import controls
 from mindreel.artifacts import atomic, load_array
-from mindreel.config import Encoder
 from mindreel.errors import InputError
+from mindreel.sections import Encoder
 
 BATCH = 64  # windows encoded at once
 

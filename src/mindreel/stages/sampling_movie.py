@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mindreel.artifacts import load_array
-from mindreel.config import Encoder, Sampling
 from mindreel.errors import InputError
+from mindreel.sections import Encoder, Sampling
 from mindreel.stages.sampling import Partial, stamp
 from mindreel.video import beside, write_mp4
 
@@ -45,7 +45,9 @@ def segment_movie(
         Folder of stage cotrain: encoder/, unet/.
     model : Path
         Stable Diffusion's folder: vae/, scheduler/.
-    bold, train_bold : Path
+    bold : Path
+        The subject's test.npy and train.npy, (S, T, V) float32.
+    train_bold : Path
         The subject's test.npy and train.npy, (S, T, V) float32.
     empty : Path
         Targets folder of any segment: empty.npy, and the shape of its latents.
@@ -65,7 +67,9 @@ def segment_movie(
         Section sampling, whole.
     fps : float
         Frames per second of the movie.
-    first, last : int
+    first : int
+        First and last volume; all of the segment, unless named.
+    last : int
         First and last volume; all of the segment, unless named.
 
     Raises

@@ -14,8 +14,8 @@ import pandas as pd
 
 from mindreel.artifacts import atomic, load_table, save_array, save_table
 from mindreel.brain import surface
-from mindreel.config import Bold, Data, Simulate
 from mindreel.errors import InputError
+from mindreel.sections import Bold, Data, Simulate
 from mindreel.small_world import cortex, drawing, scanner
 
 HCP_TR_S = 0.72
@@ -30,7 +30,23 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 
 
 def movie(*, segment: str, volumes: int, movie: Path, scenes: Path, cfg: Simulate, tr_s: float) -> None:
-    """Draw a segment's storyboard of `volumes` volumes; write the H.264 movie and the table of its scenes."""
+    """Draw a segment's storyboard; write the H.264 movie and the table of its scenes.
+
+    Parameters
+    ----------
+    segment : str
+        The segment's name; what is drawn depends on it.
+    volumes : int
+        Volumes that the movie lasts.
+    movie : Path
+        Movie, .mp4.
+    scenes : Path
+        Table, a row per scene.
+    cfg : Simulate
+        Section simulate of the configuration.
+    tr_s : float
+        Repetition time (s).
+    """
     _check_tr(tr_s)
     drawn = drawing.storyboard(volumes, generator(cfg.seed, segment, "storyboard"), *cfg.scene_volumes)
     board = [replace(s, x=round(s.x, 4), y=round(s.y, 4), size=round(s.size, 4)) for s in drawn]  # as the table has it
@@ -62,10 +78,25 @@ def subject(
 
     Parameters
     ----------
-    scenes : the storyboards, each named {segment}.tsv
-    truth : folder with responding.npy (59412,) bool; hrf.npy (59412,) float32, peak delay (s), NaN where nothing
+    scenes : list of Path
+        The storyboards, each named {segment}.tsv.
+    truth : Path
+        Folder with responding.npy (59412,) bool; hrf.npy (59412,) float32, peak delay (s), NaN where nothing
         responds; noise_ceiling.npy (59412,) float32, expected correlation of two repeats; tuning.tsv, a row per
-        responding vertex; motion/{segment}_{repeat}.tsv for raw runs: translations (mm), rotations (rad) per volume
+        responding vertex; motion/{segment}_{repeat}.tsv for raw runs: translations (mm), rotations (rad) per
+        volume.
+    subject : str
+        The subject's name; what is drawn depends on it.
+    sheet : Path
+        Sample sheet, .tsv.
+    root : Path
+        Folder of the data set.
+    cfg : Simulate
+        Section simulate of the configuration.
+    data : Data
+        Section data of the configuration.
+    bold : Bold
+        Section bold of the configuration.
 
     Raises
     ------
@@ -110,6 +141,15 @@ def hcp(*, run: Path, cfg: Simulate, subject: str) -> None:
     """Write one HCP-like run: 91,282 grayordinates, TR 0.72 s, visual areas as active as in a movie, networks at rest.
 
     All visual vertices respond to a movie of their own, each of the 17 networks fluctuates slowly, and there is noise.
+
+    Parameters
+    ----------
+    run : Path
+        The run, .dtseries.nii.
+    cfg : Simulate
+        Section simulate of the configuration.
+    subject : str
+        The subject's name; what is drawn depends on it.
     """
     model = cortex.grow(1.0, generator(cfg.seed, f"hcp-{subject}", "cortex"))
     rng = generator(cfg.seed, f"hcp-{subject}", Path(run).name)

@@ -9,8 +9,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from mindreel.artifacts import atomic
-from mindreel.config import Stimuli
 from mindreel.errors import InputError
+from mindreel.sections import Stimuli
 
 ROUNDING_S = 1e-3  # containers round timestamps, some to milliseconds
 
@@ -24,14 +24,16 @@ def extract(*, movie: Path, volumes: int, out: Path, cfg: Stimuli, tr_s: float) 
 
     Parameters
     ----------
-    movie
+    movie : Path
         Anything that FFmpeg decodes.
-    volumes
+    volumes : int
         T, the volumes kept of a run (after trimming).
-    out
+    out : Path
         (T, F, H, W, 3) uint8, RGB: the centred square of the picture, resized with an antialiased bicubic filter.
-    tr_s
+    tr_s : float
         Repetition time (s).
+    cfg : Stimuli
+        Section stimuli of the configuration.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def square(picture: np.ndarray, side: int) -> np.ndarray:
     Parameters
     ----------
     picture : (H, W, 3) uint8
-    side
+    side : int
         Pixels.
 
     Returns

@@ -10,10 +10,10 @@ from torch import nn
 from tqdm import tqdm
 
 from mindreel import artifacts
-from mindreel.config import Targets
 from mindreel.device import this_device
 from mindreel.errors import InputError
 from mindreel.networks.pretrained import frozen, processor
+from mindreel.sections import Targets
 
 CROP_AREA = (0.6, 1.0)  # (choice) smallest and largest share of the picture that a random crop keeps
 
@@ -28,17 +28,17 @@ def embed(
 
     Parameters
     ----------
-    frames
+    frames : Path
         (T, F, H, W, 3) uint8.
-    captions
+    captions : Path
         Table: volume, frame, caption; T * F rows in this order.
-    clip
+    clip : Path
         Folder of a CLIPModel.
-    diffusion
+    diffusion : Path
         Folder in Stable Diffusion's layout: `vae`, `text_encoder`, `tokenizer`.
-    synonyms
+    synonyms : Path
         Table: word, synonyms (separated by commas).
-    out
+    out : Path
         Folder of
 
         - image.npy (T, F, 1 + image_views, E) float32, CLIP image embeddings of norm 1; view 0 is the whole frame
@@ -46,6 +46,8 @@ def embed(
         - states.npy (T, L, D) float16, last hidden states of the text encoder for the caption of frame F // 2
         - empty.npy (L, D) float16, the same for the empty caption
         - latents.npy (T, F, C, h, w) float16, posterior means of the VAE times its scaling factor
+    cfg : Targets
+        Section targets of the configuration.
 
     Raises
     ------
@@ -105,9 +107,9 @@ def augment(caption: str, synonyms: dict[str, list[str]], rng: np.random.Generat
 
     Parameters
     ----------
-    share
+    share : float
         Probability that a word which has synonyms is replaced by one of them, each equally likely.
-    swaps
+    swaps : int
         How often two different positions, drawn at random, exchange their words.
     """
     words = caption.split()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import spoilt
 
-from mindreel import config, video
+from mindreel import sections, video
 from mindreel.dataset import check, file_cache, inspection
 from mindreel.errors import InputError
 
@@ -90,7 +90,7 @@ def test_findings(looked_at, capsys, spoil, severity, kind, name, message):
 
 
 def test_every_kind_has_a_test():
-    assert {kind for _, _, kind, _, _ in spoilt.FINDINGS} == set(config.CheckKind.__args__)
+    assert {kind for _, _, kind, _, _ in spoilt.FINDINGS} == set(sections.CheckKind.__args__)
 
 
 def test_a_kind_can_be_ignored(world, capsys):

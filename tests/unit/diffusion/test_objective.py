@@ -8,10 +8,10 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from tiny_diffusion import CHANNELS, FRAMES, SIDE, TOKENS, WIDTH, scheduler, stock_unet, targets
 
-from mindreel.config import Sampling
 from mindreel.diffusion import objective, sampler
 from mindreel.errors import InputError
 from mindreel.networks.video_unet import inflate
+from mindreel.sections import Sampling
 
 DATA = Path(__file__).parents[2] / "data" / "ddim_schedule" / "data.npz"
 

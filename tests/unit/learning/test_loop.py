@@ -15,10 +15,10 @@ from tensorboardX.proto import event_pb2
 from torch import nn
 
 from mindreel import distributed
-from mindreel.config import Optimizer
 from mindreel.device import precision
 from mindreel.errors import InputError
 from mindreel.learning import loop
+from mindreel.sections import Optimizer
 
 CFG = Optimizer(
     steps=12, batch_size=4, lr=1e-2, warmup=3, weight_decay=0.1, betas=(0.9, 0.95), clip_grad=1.0, checkpoint_s=1e9

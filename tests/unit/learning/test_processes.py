@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tiny_diffusion import ENCODER, TOKENS, VOXELS, WIDTH, bold, optimizer, stable_diffusion, targets
 
 from mindreel import distributed
-from mindreel.config import Contrastive, Cotrain, DoubleContrast, Generator, Mbm, Pretrain, SelfContrast
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import inflate
+from mindreel.sections import Contrastive, Cotrain, DoubleContrast, Generator, Mbm, Pretrain, SelfContrast
 from mindreel.stages import contrastive, cotrain, generator, mbm
 
 STEPS, SEGMENTS, VOLUMES = 20, 2, 8

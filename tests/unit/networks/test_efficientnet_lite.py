@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from mindreel.config import Features
 from mindreel.errors import InputError
 from mindreel.networks.efficientnet_lite import PACKAGE, convert
 from mindreel.scoring.clip_features import networks
+from mindreel.sections import Features
 from mindreel.stages import fetch
 
 # Logits of efficientnet-lite-pytorch 0.1.0 with these weights: the best four classes, and one that is far from it

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mindreel.config import Encoder
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder, sparsify, window_batch, windows
 from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.networks.position_encoding import sincos
+from mindreel.sections import Encoder
 from mindreel.stages.mbm_import import from_released
 
 DATA = Path(__file__).parents[2] / "data"

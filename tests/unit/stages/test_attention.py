@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from mindreel import artifacts, config
+from mindreel import artifacts, sections
 from mindreel.brain import surface
 from mindreel.errors import InputError
 from mindreel.learning import integrated_gradients
@@ -23,7 +23,7 @@ CATEGORIES = {"dogs": ("dog",), "pets": ("Dog", "cat"), "cars": ("car",)}
 
 def settings(**changes):
     whole = {"layers": LAYERS, "batch_size": 3, "gradient_steps": 4, "categories": CATEGORIES}
-    return config.Attention(**whole | changes)
+    return sections.Attention(**whole | changes)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def made_inputs(tmp_path):
         "captions": [tmp_path / "one.tsv", tmp_path / "two.tsv"],
         "true_features": tmp_path / "true",
         "out": tmp_path / "attention",
-        "encoder": config.Encoder(window=2, shift=1, tokens=4, token_width=6),
+        "encoder": sections.Encoder(window=2, shift=1, tokens=4, token_width=6),
         "cfg": settings(),
     }
 

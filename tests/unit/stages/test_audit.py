@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from mindreel import artifacts
-from mindreel.config import Audit
 from mindreel.errors import InputError
+from mindreel.sections import Audit
 from mindreel.small_world import drawing
 from mindreel.stages.audit import leaks, nearest_content, nearest_pixels, thumbnails
 

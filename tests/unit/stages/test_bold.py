@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from mindreel.brain import registration, reproducibility, slice_timing, surface
 from mindreel.cli import main
-from mindreel.config import Bold, Registration
 from mindreel.errors import InputError
+from mindreel.sections import Bold, Registration
 from mindreel.small_world import scanner
 from mindreel.stages import bold
 

@@ -15,8 +15,8 @@ from transformers import (
     BlipVisionConfig,
 )
 
-from mindreel.config import Captions
 from mindreel.errors import InputError
+from mindreel.sections import Captions
 from mindreel.stages.captions import describe, unique_frames
 
 CFG = Captions(backend="transformers", batch_size=4, max_tokens=6, beams=1)

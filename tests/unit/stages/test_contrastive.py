@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from mindreel.config import Contrastive, Encoder, Optimizer, SelfContrast
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 from mindreel.networks.masked_autoencoder import MaskedAutoencoder
+from mindreel.sections import Contrastive, Encoder, Optimizer, SelfContrast
 from mindreel.stages import contrastive
 
 SEGMENTS, VOLUMES, VOXELS, FRAMES, WIDTH = 3, 14, 40, 2, 12

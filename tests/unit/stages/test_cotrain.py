@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_diffusion import ENCODER, VOXELS, bold, encoder, optimizer, stable_diffusion, targets
 
-from mindreel.config import Cotrain
 from mindreel.diffusion import objective
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import VideoUNet, inflate
+from mindreel.sections import Cotrain
 from mindreel.stages import cotrain
 
 

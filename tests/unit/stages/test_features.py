@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from mindreel import artifacts
-from mindreel.config import Features
 from mindreel.errors import InputError
 from mindreel.scoring.clip_features import flow, nearest_frames
+from mindreel.sections import Features
 from mindreel.stages.features import extract
 
 CFG = Features(batch_size=2, flow_side=32)

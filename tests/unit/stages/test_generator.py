@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from tiny_diffusion import FRAMES, SIDE, optimizer, stable_diffusion, targets
 
 from mindreel.artifacts import load_table
-from mindreel.config import Generator
 from mindreel.diffusion import objective
 from mindreel.errors import InputError
 from mindreel.networks.video_unet import VideoUNet, inflate
+from mindreel.sections import Generator
 from mindreel.stages import generator
 
 

@@ -11,9 +11,10 @@ from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis
 
 from mindreel.brain import surface
 from mindreel.brain.hcp_segments import open_segments, read_index
-from mindreel.config import Hcp, parse_section
+from mindreel.config import parse_section
 from mindreel.dataset.sheet import by_subject
 from mindreel.errors import InputError
+from mindreel.sections import Hcp
 from mindreel.stages import hcp
 
 CFG = Hcp(pattern="{subject}/*.dtseries.nii", tr_s=0.72, areas=("V2", "V1"), window=10)

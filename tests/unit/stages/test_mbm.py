@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mindreel.config import DoubleContrast, Mbm, Optimizer, Pretrain
 from mindreel.errors import InputError
 from mindreel.learning import loop
 from mindreel.networks import patch_model
 from mindreel.networks.masked_autoencoder import MaskedAutoencoder
 from mindreel.networks.position_encoding import sincos
+from mindreel.sections import DoubleContrast, Mbm, Optimizer, Pretrain
 from mindreel.stages import mbm
 
 OPTIMIZER = Optimizer(

@@ -13,11 +13,11 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structu
 from tiny_networks import save_networks
 
 from mindreel import artifacts, config
-from mindreel.config import Metrics
 from mindreel.errors import InputError
 from mindreel.scoring import image_similarity
 from mindreel.scoring.scene_cuts import scenes
 from mindreel.scoring.summary import chance
+from mindreel.sections import Metrics
 from mindreel.small_world import drawing
 from mindreel.stages import metrics
 from mindreel.stages.metrics import clip_pcc, compare, end_point_error, score, top_classes

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 
 from mindreel.brain import reproducibility, surface
-from mindreel.config import Roi
 from mindreel.errors import InputError
+from mindreel.sections import Roi
 from mindreel.stages import roi
 
 CFG = Roi(

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from tiny_diffusion import ENCODER, FRAMES, SIDE, bold, encoder, stable_diffusion, stock_unet, targets
 
-from mindreel.config import Sampling
 from mindreel.diffusion import conditioning, fmri_controls, sampler
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import inflate
+from mindreel.sections import Sampling
 from mindreel.stages import sampling, sampling_movie
 from mindreel.video import write_film, write_mp4
 

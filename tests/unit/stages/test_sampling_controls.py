@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from tiny_diffusion import ENCODER, WIDTH, bold, encoder, stable_diffusion, targets
 
-from mindreel import config, controls
+from mindreel import config, controls, sections
 from mindreel.errors import InputError
 from mindreel.networks.fmri_encoder import FmriEncoder, window_batch
 from mindreel.stages.sampling_controls import control, nearest
@@ -122,9 +122,9 @@ def test_misfits_are_refused(world, tmp_path):
 
 
 def test_every_control_that_can_be_asked_for_has_a_name_and_a_meaning(root):
-    choices = config.Sampling.model_json_schema()["properties"]["controls"]["items"]["enum"]
+    choices = sections.Sampling.model_json_schema()["properties"]["controls"]["items"]["enum"]
     assert [controls.MODEL, *choices] == list(controls.CONDITIONS)
     assert config.load(root / "config.yaml").experiments["mind-video"].sampling.controls == tuple(choices)
     with pytest.raises(InputError, match=r"controls: Value error, name every control once"):
         raw = config.load(root / "config.yaml").experiments["mind-video"].sampling.model_dump_json()
-        config.parse_section(config.Sampling, raw.replace('"mean"', '"shuffled"'))
+        config.parse_section(sections.Sampling, raw.replace('"mean"', '"shuffled"'))

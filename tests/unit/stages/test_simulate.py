@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from mindreel.brain import surface
-from mindreel.config import Bold, Data, Patterns, Registration, Simulate
 from mindreel.errors import InputError
+from mindreel.sections import Bold, Data, Patterns, Registration, Simulate
 from mindreel.small_world import cortex, drawing, scanner
 from mindreel.stages import simulate
 

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from mindreel.config import Stimuli
 from mindreel.errors import InputError
+from mindreel.sections import Stimuli
 from mindreel.stages.stimuli import extract, square
 
 CFG = Stimuli(fps=3, side=64)

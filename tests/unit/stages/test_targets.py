@@ -17,8 +17,8 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from mindreel.config import Targets
 from mindreel.errors import InputError
+from mindreel.sections import Targets
 from mindreel.stages.targets import CROP_AREA, augment, embed, random_crop, read_synonyms
 
 CFG = Targets(batch_size=5, image_views=2, synonym_share=0.5, swap_words=1, text_views=3, seed=0)
