@@ -120,7 +120,11 @@ def ours(model: MaskedAutoencoder, bold: torch.Tensor, device: torch.device) -> 
         noise = torch.rand(len(bold), model.config["patches"], device=device)
         with precision(device):
             loss = model(bold, RATIO, noise)
-        loop.update(optimizer, loss, CFG, 1, "benchmark")
+        loop.set_lr(optimizer, loop.cosine_lr(1.5, CFG))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(loop.weights(optimizer), CFG.clip_grad)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     return step
 

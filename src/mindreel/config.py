@@ -192,7 +192,8 @@ def _lines(error: ValidationError) -> list[str]:
         elif item["type"] == "missing":
             lines.append(f"  {key}: missing")
         else:
-            lines.append(f"  {key}: {item['msg']} (found {item['input']!r:.60})")
+            found = "" if isinstance(item["input"], dict) else f" (found {item['input']!r:.60})"
+            lines.append(f"  {key}: {item['msg']}{found}")
     return lines
 
 

@@ -70,7 +70,7 @@ class Fetch(Section):
     )
     video_classifier: str = Field(description="video classifier for N-way accuracy")
     dataset_url: Annotated[str, Field(pattern=r"^(https|file)://")] | None = Field(
-        description="archive of the data set, for `snakemake fetch_dataset`; null: it is already at data.root"
+        description="archive of the data set, which the rule fetch_dataset downloads; null: it is already at data.root"
     )
     dataset_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         description="SHA-256 of that archive; needed with a URL"

@@ -49,6 +49,7 @@ def test_page_is_quiet_fits_and_can_be_read(browser, page, width):
 
 def test_films_play_and_pause(browser, page):
     browser.open(page, 1440)
+    browser.wait("[...document.querySelectorAll('.opener')].every(v => !v.paused && v.currentTime > 0)")
     first = "document.querySelector('.card video')"
     browser.run(f"{first}.scrollIntoView({{block: 'center'}})")
     browser.wait(f"!{first}.paused && {first}.currentTime > 0.1")

@@ -97,7 +97,7 @@ def test_no_key_is_unexplained():
 
 def test_frames_per_volume_are_whole(raw):
     """3 frames per second and a TR of 1.5 s are 4.5 frames per volume."""
-    message = r"fps 3 .* tr_s 1.5 .* is 4.5 frames .* set stimuli.fps to 2.66667 \(4 frames\) or 3.33333"
+    message = r"fps 3 .*tr_s 1.5 .* is 4.5 frames .* set stimuli.fps to 2.66667 \(4 frames\) or 3.33333"
     with pytest.raises(InputError, match=message):
         config.validate(config.merge(raw, {"data": {"tr_s": 1.5}}))
     assert config.validate(config.merge(raw, {"data": {"tr_s": 1.5}, "stimuli": {"fps": 4}})).frames == 6

@@ -65,7 +65,7 @@ def test_it_is_the_clip_of_stage_sampling(run, tmp_path, monkeypatch):
         made = np.load(tmp_path / "all.npy")[4]
         assert np.abs(film[:, :, 2 * SIDE :].astype(int) - made).max() <= 1
     assert not np.array_equal(films[0][0], films[1][0])
-    run(take=2)
+    run(sample=2)
     assert not np.array_equal(films[0][0], films[2][0])
 
 

@@ -1,5 +1,9 @@
 """The workflow runs from anywhere: a folder with any name, another workflow that imports it, a plain `snakemake`."""
 
+import hashlib
+import shutil
+from pathlib import Path
+
 import pytest
 from checkouts import Checkout
 
@@ -45,3 +49,26 @@ def test_another_workflow_may_import_this_one(checkout, tmp_path):
     assert "write_report" in told and f"{here}/config/demo.tsv" in told
     checkout.snakemake("--", FRAMES)
     assert (elsewhere / FRAMES).exists()
+
+
+def test_a_data_set_is_fetched_and_nothing_that_is_there_is_touched(checkout, tmp_path):
+    for name in ("subject1/fmri/seg1.txt", "stimuli/seg1.txt"):
+        file = tmp_path / "video_fmri_dataset" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    archive = shutil.make_archive(str(tmp_path / "data"), "tar", tmp_path, "video_fmri_dataset")
+    sha256 = hashlib.sha256(Path(archive).read_bytes()).hexdigest()
+    (checkout.folder / "mine.yaml").write_text(
+        f"fetch: {{dataset_url: 'file://{archive}', dataset_sha256: {sha256}}}\n"
+        "data: {root: my data/video_fmri_dataset}\n"
+    )
+    job = ("--configfile", "mine.yaml", "--", "results/wen2018/fetch/dataset.txt")
+    checkout.snakemake(*job)
+    there = checkout.folder / "my data" / "video_fmri_dataset" / "subject1" / "fmri" / "seg1.txt"
+    assert there.read_text() == "subject1/fmri/seg1.txt"
+    there.write_text("mine")
+    (checkout.folder / "results/wen2018/fetch/dataset.txt").unlink()
+    with open(checkout.folder / "mine.yaml", "a") as overlay:
+        overlay.write("check: {ignore: [missing]}\n")
+    checkout.snakemake(*job)
+    assert there.read_text() == "mine"

@@ -47,7 +47,9 @@ try:
         files = sorted(map(str, workflow.configfiles), key=overlays.__contains__)
         for message in overridden(files, CONFIG.run):
             print(f"mindreel: {message}", file=sys.stderr)
-        if CONFIG.simulate is None:
+        if CONFIG.simulate is None and (
+            Path(CONFIG.data.root).exists() or not CONFIG.fetch.dataset_url
+        ):
             before_plan(CONFIG, SHEET)
     HCP_RUNS = hcp_runs()
 except InputError as error:

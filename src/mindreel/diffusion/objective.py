@@ -203,7 +203,7 @@ def guide(prediction: torch.Tensor, scale: float) -> torch.Tensor:
     Parameters
     ----------
     prediction : (2 B, ...)
-        The negative condition's first (U7).
+        The negative condition's first.
 
     Returns
     -------

@@ -68,7 +68,7 @@ def load_vae(model: Path) -> AutoencoderKL:
     return frozen(AutoencoderKL, Path(model) / "vae", "stable_diffusion").to(memory_format=torch.channels_last)
 
 
-def clip_generator(seed: int, subject: str, clip: int, take: int = 1) -> torch.Generator:
+def clip_generator(seed: int, subject: str, clip: int, sample_number: int = 1) -> torch.Generator:
     """Make the generator of a clip's own noise (CPU).
 
     What it yields depends on these four only: not on the clips that share the batch, the job or the run.
@@ -79,10 +79,10 @@ def clip_generator(seed: int, subject: str, clip: int, take: int = 1) -> torch.G
         The subject's name; "" where there is none.
     clip : int
         Its number among all test clips.
-    take : int
+    sample_number : int
         1 for the first sample of the clip, 2 for the second, ...
     """
-    entropy = (seed, int(clip), take, *subject.encode())
+    entropy = (seed, int(clip), sample_number, *subject.encode())
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
@@ -93,11 +93,11 @@ def make_clips(
     scheduler: SchedulerMixin,
     clips: np.ndarray,
     subject: str,
-    take: int,
+    sample_number: int,
     cfg: Sampling,
 ) -> np.ndarray:
     """Sample clips by their numbers (B,): frames (B, F, H, W, 3) uint8."""
-    noise = [clip_generator(cfg.seed, subject, clip, take) for clip in clips]
+    noise = [clip_generator(cfg.seed, subject, clip, sample_number) for clip in clips]
     with torch.inference_mode():
         positive = source.states(clips)
 
@@ -116,7 +116,7 @@ def predict(
     negative: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """One guided prediction; both conditions go through the UNet in one forward, the negative first (U7).
+    """One guided prediction; both conditions go through the UNet in one forward, the negative first as in diffusers.
 
     Parameters
     ----------

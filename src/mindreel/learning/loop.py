@@ -1,4 +1,4 @@
-"""What the four training loops share: schedule, seeding, optimiser, resume files, history.
+"""What the four training loops share: schedule, seeding, optimiser, checks, resume files, history.
 
 A step's random numbers depend on (seed, step) only, so that a killed and restarted training sees the same
 batches and noise as one that ran through.
@@ -91,7 +91,7 @@ def cosine_lr(step: float, cfg: Optimizer) -> float:
 def adamw(modules: dict[nn.Module, float], cfg: Optimizer) -> torch.optim.AdamW:
     """AdamW over the trainable parameters of modules, each with a multiple of the learning rate.
 
-    Biases and other one-dimensional parameters do not decay (E5).
+    Biases and other one-dimensional parameters do not decay, as in Mind-Vis.
     """
     groups = []
     for module, lr_scale in modules.items():
@@ -102,46 +102,46 @@ def adamw(modules: dict[nn.Module, float], cfg: Optimizer) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay, betas=cfg.betas, fused=True)
 
 
-def update(
-    optimizer: torch.optim.Optimizer,
-    loss: torch.Tensor,
-    cfg: Optimizer,
-    step: int,
-    what: str,
-    batch: np.ndarray | None = None,
-) -> torch.Tensor:
-    """Backward, clip, step. A loss or gradient that is not finite stops the training before it spoils the weights.
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate, of each module times its own multiple.
 
-    The learning rate is the schedule's in the middle of the step, so that neither the first nor the last is zero.
+    The trainings take the schedule's in the middle of a step, so that neither the first nor the last is zero.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def weights(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """All that an optimiser trains."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def finite(value: torch.Tensor, name: str, what: str, step: int, samples: np.ndarray | None = None) -> torch.Tensor:
+    """Return a loss or a gradient norm, unless it would spoil the weights.
 
     Parameters
     ----------
-    batch : (B,) int
-        Which samples the batch holds, for the error message.
-
-    Returns
-    -------
-    The loss, detached, of the global batch.
+    value : () float
+        The same in all processes.
+    name : str
+        What it is.
+    what : str
+        The training.
+    step : int
+        Its step.
+    samples : (B,) int
+        Which samples the batch holds.
 
     Raises
     ------
     FloatingPointError
-        With the step and the samples, in all processes alike.
+        If it is not finite; with the step and the samples, in all processes alike.
     """
-    whole = distributed.average(loss)
-    samples = "" if batch is None else f" (samples {', '.join(str(sample) for sample in batch)})"
-    advice = "look at these samples, lower the learning rate or clip_grad"
-    if not torch.isfinite(whole):
-        raise FloatingPointError(f"{what}: loss {whole.item()} at step {step}{samples}; {advice}")
-    for group in optimizer.param_groups:
-        group["lr"] = cosine_lr(step + 0.5, cfg) * group["lr_scale"]
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], cfg.clip_grad)
-    if not torch.isfinite(norm):
-        raise FloatingPointError(f"{what}: gradient norm {norm.item()} at step {step}{samples}; {advice}")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return whole
+    if not torch.isfinite(value):
+        batch = "" if samples is None else f" (samples {', '.join(str(sample) for sample in samples)})"
+        advice = "look at these samples, lower the learning rate or clip_grad"
+        raise FloatingPointError(f"{what}: {name} {value.item()} at step {step}{batch}; {advice}")
+    return value
 
 
 def stamp(*inputs: Path) -> str:

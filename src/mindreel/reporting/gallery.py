@@ -17,6 +17,7 @@ from mindreel.sections import Report
 SMALLEST = 160  # pixels: smaller frames are enlarged by a whole factor, for display only
 SEAM = 4  # white pixels between two panels
 ACROSS = 2  # panels in a row: what was seen and what was made of it, then the controls
+OPENING = 6  # clips above the report's text
 POSTER = 2  # a still is this much smaller than its film
 SEEN = "seen"
 KINDS = ("image", "video")  # the classifiers
@@ -47,6 +48,45 @@ def cards(found: list[Result], true: list[np.ndarray], told: list[list[str]], cf
         columns.append([card(result, placed, n, true_clip(true, n), told[n], cfg, tr_s) for n in clips])
     longest = max(len(column) for column in columns)
     return [column[i] for i in range(longest) for column in columns if i < len(column)]
+
+
+def opening(found: list[Result], true: list[np.ndarray], captions: list[list[str]], cfg: Report) -> list[dict]:
+    """Choose the clips that the page opens with: OPENING of the first experiment, evenly from best to worst.
+
+    Subjects take turns. Each is a film of what was seen (left) and the reconstruction (right).
+
+    Parameters
+    ----------
+    found : list of Result
+        As of `cards`.
+    true : list of (T, F, H, W, 3) uint8
+        Frames of every test segment.
+    captions : list of list of str
+        Captions of every clip.
+    cfg : Report
+        Playing speed.
+    """
+    first = [result for result in found if result.experiment == found[0].experiment]
+    total = len(ranks(first[0]))
+    films = []
+    for n, rank in enumerate(spread_ranks(total, OPENING)):
+        result = first[n % len(first)]
+        by_rank = ranks(result)[result.metrics[0]].sort_values().index
+        clip = int(by_rank[rank])
+        film = grid([true_clip(true, clip), np.asarray(result.arrays[MODEL][clip])])
+        films.append(
+            {
+                "subject": result.subject,
+                "caption": captions[clip][0],
+                "rank": int(rank) + 1,
+                "of": total,
+                "width": film.shape[2],
+                "height": film.shape[1],
+                "video": data_uri(mp4(film, cfg.fps), "video/mp4"),
+                "poster": data_uri(still(film[len(film) // 2]), "image/webp"),
+            }
+        )
+    return films
 
 
 def ranks(result: Result) -> pd.DataFrame:

@@ -89,6 +89,7 @@ def train(
     rows, parallel, factor = distributed.share(batch_size), distributed.parallel(model), distributed.parallel(scale)
     for step in run.steps("contrastive"):
         rng = loop.step_rng(cfg.seed, step)
+        loop.set_lr(optimizer, loop.cosine_lr(step + 0.5, cfg.optimizer))
         clips = draw_batch(pairs.similar, pairs.learned, batch_size, rng)  # (B,)
         window = sparsify(pairs.windows(clips), cfg.sparsify, rng)[rows]  # (B / processes, W, V)
         seen = pairs.embeddings(draw_views(clips, pairs.views, cfg.crop_probability, rng))  # (B, D) each
@@ -97,10 +98,15 @@ def train(
             embedding = model.pool(embed(parallel, window, cfg.self_contrast))
         embedding = distributed.gather(F.normalize(embedding.float(), dim=1))  # (B or 3 B, D)
         loss = objective(embedding, seen, factor(), ignored, cfg.self_contrast)
-        loss = loop.update(optimizer, loss, cfg.optimizer, step, "contrastive", clips)
+        whole = loop.finite(distributed.average(loss), "loss", "contrastive", step, clips)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(loop.weights(optimizer), cfg.optimizer.clip_grad)
+        loop.finite(norm, "gradient norm", "contrastive", step, clips)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         look = len(pairs.held_out) > 0 and run.due(step, max(1, cfg.optimizer.steps // LOOKS))
         if run.due(step) or look:
-            values = {"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "scale": scale().item()}
+            values = {"loss": whole.item(), "lr": optimizer.param_groups[0]["lr"], "scale": scale().item()}
             if look and distributed.rank() == 0:  # the others need not look
                 values |= look_for_held_out(model, pairs, cfg.similarity_limit, device)
             run.log(step, **values)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
@@ -76,6 +77,7 @@ def train(
     )
     for step in run.steps("cotrain"):
         rng = loop.step_rng(cfg.seed, step)
+        loop.set_lr(optimizer, loop.cosine_lr(step + 0.5, cfg.optimizer))
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
         seen = sparsify(window_batch(series, segment, volume, *window), cfg.sparsify, rng)  # (B, W, V)
         seen = forget(seen, cfg.mean_dropout, rng)[rows].to(device)
@@ -83,9 +85,15 @@ def train(
         with precision(device, cfg.precision):
             tokens = objective.replace_some(encode(seen), empty, cfg.condition_dropout, rng)  # (B / processes, L, D)
             loss = objective.objective(denoise, scheduler, latents, tokens, cfg.noise_beta)
-        loss = loop.update(optimizer, loss, cfg.optimizer, step, "cotrain", segment * clips.volumes + volume)
+        chosen = segment * clips.volumes + volume
+        whole = loop.finite(distributed.average(loss), "loss", "cotrain", step, chosen)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(loop.weights(optimizer), cfg.optimizer.clip_grad)
+        loop.finite(norm, "gradient norm", "cotrain", step, chosen)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         if run.due(step):
-            run.log(step, loss=loss.item(), lr=optimizer.param_groups[-1]["lr"])
+            run.log(step, loss=whole.item(), lr=optimizer.param_groups[-1]["lr"])
     if distributed.rank() == 0:
         with atomic(out) as folder:
             fmri_encoder.save_pretrained(folder / "encoder")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from torch import nn
 
 from mindreel import distributed
 from mindreel.artifacts import atomic, save_table
@@ -50,15 +51,22 @@ def train(*, model: Path, targets: list[Path], out: Path, scratch: Path, cfg: Ge
     rows, parallel = distributed.share(cfg.optimizer.batch_size), distributed.parallel(video_generator)
     for step in run.steps("generator"):
         rng = loop.step_rng(cfg.seed, step)
+        loop.set_lr(optimizer, loop.cosine_lr(step + 0.5, cfg.optimizer))
         segment, volume = clips.draw(cfg.optimizer.batch_size, rng)  # (B,)
         latents = clips.gather(clips.latents, segment[rows], volume[rows]).to(device)  # (B / processes, F, C, h, w)
         states = clips.gather(clips.states, segment[rows], volume[rows]).to(device)  # (B / processes, L, D)
         states = objective.replace_some(states, empty, cfg.condition_dropout, rng)
         with precision(device):
             loss = objective.objective(parallel, scheduler, latents, states, cfg.noise_beta, cfg.min_snr_gamma)
-        loss = loop.update(optimizer, loss, cfg.optimizer, step, "generator", segment * clips.volumes + volume)
+        chosen = segment * clips.volumes + volume
+        whole = loop.finite(distributed.average(loss), "loss", "generator", step, chosen)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(loop.weights(optimizer), cfg.optimizer.clip_grad)
+        loop.finite(norm, "gradient norm", "generator", step, chosen)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         if run.due(step):
-            run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
+            run.log(step, loss=whole.item(), lr=optimizer.param_groups[0]["lr"])
     if distributed.rank() == 0:
         with atomic(out) as folder:
             video_generator.save_pretrained(folder)

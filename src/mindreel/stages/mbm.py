@@ -180,14 +180,20 @@ def _fit(
     rows, fetch = distributed.share(batch_size), loop.fetcher(bold, device)
     for step in run.steps(what):
         rng = loop.step_rng(cfg.seed, step)
+        loop.set_lr(optimizer, loop.cosine_lr(step + 0.5, cfg.optimizer))
         samples = rng.choice(len(bold), batch_size, replace=False)
         batch = mix(fetch(samples), cfg.mix_share, rng)  # (B, V)
         noise = torch.rand(batch_size, *masks, device=device)  # (B, [2,] P)
         with precision(device):
             loss = objective(batch[rows], cfg.mask_ratio, noise[rows])
-        loss = loop.update(optimizer, loss, cfg.optimizer, step, what, samples)
+        whole = loop.finite(distributed.average(loss), "loss", what, step, samples)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(loop.weights(optimizer), cfg.optimizer.clip_grad)
+        loop.finite(norm, "gradient norm", what, step, samples)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         if run.due(step):
-            run.log(step, loss=loss.item(), lr=optimizer.param_groups[0]["lr"])
+            run.log(step, loss=whole.item(), lr=optimizer.param_groups[0]["lr"])
     if distributed.rank() == 0:
         with atomic(out) as folder:
             model.save_pretrained(folder)

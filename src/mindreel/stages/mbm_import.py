@@ -80,7 +80,7 @@ def convert(
     model, notes = from_released(config, weights), []
     if voxels is not None:
         size, patches = model.config["patch_size"], model.config["patches"]
-        whole_extra = voxels % size == 0 and patches == voxels // size + 1  # D1: of a count that divides, one too many
+        whole_extra = voxels % size == 0 and patches == voxels // size + 1  # as released
         model, notes = model.for_voxels(voxels, patches if whole_extra else None)
     if left := sorted({key.split(".")[0] for key in weights if SIDE_TRACKS.match(key)}):
         notes.append(f"left out: {', '.join(left)}")
@@ -167,7 +167,7 @@ def from_released(config: dict, weights: dict[str, torch.Tensor]) -> MaskedAutoe
     Parameters
     ----------
     config : dict
-        The released model's arguments (num_voxels, padded as in D1; embed_dim, ...); mlp_ratio defaults to 1.
+        The released model's arguments (num_voxels, padded as Mind-Vis does; embed_dim, ...); mlp_ratio defaults to 1.
     weights : dict
         Its state dict.
     """

@@ -185,6 +185,7 @@ def page(
     audit = tables / "audit.tsv"
     content = {
         "dataset": results.name,
+        "diagnosis": "../../../docs/diagnosis.md",  # of the repository in which the page was made
         "simulated": config.simulate is not None,
         "made": made,
         "config_text": yaml.safe_dump(made["config"], sort_keys=False, allow_unicode=True),
@@ -194,6 +195,7 @@ def page(
         "conditions": conditions(found),
         "own": {f["name"]: f for f in figures.pictures(drawn)["figures"]},
         "audit": dict(load_table(audit).itertuples(index=False)) if audit.exists() else None,
+        "opening": gallery.opening(found, true, told, cfg),
         "cards": gallery.cards(found, true, told, cfg, config.data.tr_s),
         "metrics": {m: metric_title(m) for m in found[0].metrics},
         "more_metrics": {m: metric_title(m) for m in found[0].all_metrics if not leads(m)},

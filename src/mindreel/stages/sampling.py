@@ -73,11 +73,11 @@ def sample(
     """
     from mindreel.diffusion.conditioning import from_fmri
 
-    name, take = which_sample(control, "fmri")
+    name, sample_number = which_sample(control, "fmri")
     source = from_fmri(cotrained, bold, train_bold, empty, encoder, cfg, name)
     inputs = (cotrained / "encoder", cotrained / "unet", model / "vae", empty / "empty.npy", bold, train_bold)
     settings = {"encoder": encoder.model_dump(mode="json"), "inputs": [stamp(path) for path in inputs]}
-    _sample(source, model, subject, name, take, segments, out, scratch, cfg, settings)
+    _sample(source, model, subject, name, sample_number, segments, out, scratch, cfg, settings)
 
 
 def captions(
@@ -116,11 +116,11 @@ def captions(
     """
     from mindreel.diffusion.conditioning import from_captions
 
-    name, take = which_sample(control, "captions")
+    name, sample_number = which_sample(control, "captions")
     source = from_captions(generator, targets, cfg)
     inputs = (generator, model / "vae", *(folder / "states.npy" for folder in targets))
     settings = {"inputs": [stamp(path) for path in inputs]}
-    _sample(source, model, "", name, take, segments, out, scratch, cfg, settings)
+    _sample(source, model, "", name, sample_number, segments, out, scratch, cfg, settings)
 
 
 def which_sample(control: str, source: str) -> tuple[str, int]:
@@ -140,7 +140,7 @@ def _sample(
     model: Path,
     subject: str,
     control: str,
-    take: int,
+    sample_number: int,
     segments: list[int] | None,
     out: Path,
     scratch: Path,
@@ -159,10 +159,17 @@ def _sample(
     enlarged = 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (len(clips), frames, *(side * enlarged for side in size), 3)
     own = cfg.model_dump(mode="json", exclude={"batch_size", "controls", "samples", "shard", "overlap"})
-    settings = {"cfg": own, "subject": subject, "control": control, "take": take, "clips": clips.tolist(), **settings}
+    settings = {
+        "cfg": own,
+        "subject": subject,
+        "control": control,
+        "sample_number": sample_number,
+        "clips": clips.tolist(),
+        **settings,
+    }
     partial = Partial(scratch / out.name, shape, settings)
     for rows in partial.batches(cfg.batch_size):
-        partial.write(rows, sampler.make_clips(source, vae, scheduler, clips[rows], subject, take, cfg))
+        partial.write(rows, sampler.make_clips(source, vae, scheduler, clips[rows], subject, sample_number, cfg))
     partial.finish(out)
 
 

@@ -175,8 +175,8 @@ def test_a_second_look_reads_no_file_that_has_not_changed(world, monkeypatch):
 def test_what_follows_from_kept_facts_follows_the_configuration(world, monkeypatch):
     check.before_plan(*world.load())
     monkeypatch.setattr(inspection, "examine", None)  # nothing is read
-    world.settings["data"]["tr_s"] = 1.5
-    with pytest.raises(InputError, match=r"header's TR is 2 s, data\.tr_s says 1\.5 s"):
+    world.settings["data"]["tr_s"] = 1.0
+    with pytest.raises(InputError, match=r"header's TR is 2 s, data\.tr_s says 1 s"):
         check.before_plan(*world.load())
 
 

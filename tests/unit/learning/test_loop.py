@@ -30,6 +30,17 @@ def toy_model() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1))
 
 
+def train_step(optimizer, loss, cfg, step, samples=None) -> None:
+    """What every training's loop does once its loss is there."""
+    loop.set_lr(optimizer, loop.cosine_lr(step + 0.5, cfg))
+    loop.finite(loss.detach(), "loss", "toy", step, samples)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(loop.weights(optimizer), cfg.clip_grad)
+    loop.finite(norm, "gradient norm", "toy", step, samples)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def toy_training(
     scratch: Path, cfg: Optimizer = CFG, kill_at: int | None = None, settings: str = ""
 ) -> tuple[nn.Module, loop.Run]:
@@ -39,7 +50,7 @@ def toy_training(
     for step in run.steps("toy"):
         rng = loop.step_rng(0, step)
         loss = model(torch.from_numpy(rng.standard_normal((4, 5), np.float32))).square().mean()
-        loop.update(optimizer, loss, cfg, step, "toy")
+        train_step(optimizer, loss, cfg, step)
         run.log(step, loss=loss.item())
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -77,11 +88,11 @@ def test_adamw_groups() -> None:
     assert described == [(1.0, 0.1, [(3, 3)]), (1.0, 0.0, [(3,)]), (10.0, 0.0, [(3,)])]
 
 
-def test_update_scales_the_rate_and_clips() -> None:
+def test_a_step_scales_the_rate_and_clips() -> None:
     slow, fast = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
     optimizer = loop.adamw({slow: 1.0, fast: 10.0}, CFG)
     before = slow.weight.detach().clone()
-    loop.update(optimizer, 1e6 * (slow.weight.sum() + fast.weight.sum()), CFG, 3, "toy")
+    train_step(optimizer, 1e6 * (slow.weight.sum() + fast.weight.sum()), CFG, 3)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == pytest.approx([loop.cosine_lr(3.5, CFG), 10 * loop.cosine_lr(3.5, CFG)])
     assert not torch.equal(slow.weight, before)
@@ -96,10 +107,10 @@ def test_a_bad_loss_stops_with_its_step_and_leaves_the_weights(bad: float) -> No
     optimizer = loop.adamw({model: 1.0}, CFG)
     before = [p.detach().clone() for p in model.parameters()]
     with pytest.raises(FloatingPointError, match=r"toy: loss (nan|inf) at step 7 \(samples 3, 1\)"):
-        loop.update(optimizer, model(torch.ones(4, 5)).mean() * bad, CFG, 7, "toy", np.array([3, 1]))
+        train_step(optimizer, model(torch.ones(4, 5)).mean() * bad, CFG, 7, np.array([3, 1]))
     parameter = model[0].weight
     with pytest.raises(FloatingPointError, match=r"gradient norm .* at step 8"):  # of a finite loss
-        loop.update(optimizer, (parameter * 0).abs().sqrt().sum(), CFG, 8, "toy")
+        train_step(optimizer, (parameter * 0).abs().sqrt().sum(), CFG, 8)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -175,8 +186,8 @@ def test_logged_steps(tmp_path: Path) -> None:
 
 def slow_training(scratch: Path, cfg: Optimizer) -> None:
     """A toy training that takes its time, in a process of its own."""
-    update = loop.update
-    loop.update = lambda *options: (update(*options), time.sleep(0.01))
+    set_lr = loop.set_lr
+    loop.set_lr = lambda *options: (set_lr(*options), time.sleep(0.01))
     toy_training(scratch, cfg)
 
 

@@ -143,7 +143,7 @@ def test_padding_wraps_and_is_none_where_the_count_divides(voxels: int, patches:
 
 
 def test_a_whole_extra_patch_can_be_asked_for() -> None:
-    model = autoencoder(32, patches=5)  # as released checkpoints have (D1)
+    model = autoencoder(32, patches=5)  # as released checkpoints have
     bold = torch.randn(2, 32)
     assert torch.equal(model.patches(bold)[:, 4], bold[:, :8])
     assert torch.isfinite(model(bold, 0.75))

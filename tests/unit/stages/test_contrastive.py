@@ -115,19 +115,18 @@ def test_the_encoder_learns_to_find_clips_it_has_not_seen(own: SelfContrast | No
 def test_killed_and_restarted_ends_the_same(subject: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = settings(self_contrast=SELF, held_out=1)
     contrastive.train(**subject, out=tmp_path / "straight", scratch=tmp_path / "a", cfg=cfg)
-    update = loop.update
+    finite = loop.finite
 
-    def killed(optimizer, loss, cfg, step, *others) -> torch.Tensor:
-        loss = update(optimizer, loss, cfg, step, *others)
-        if step == 3:
+    def killed(value, name, what, step, samples) -> torch.Tensor:
+        if step == 3 and name == "gradient norm":
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss
+        return finite(value, name, what, step, samples)
 
-    monkeypatch.setattr(loop, "update", killed)
+    monkeypatch.setattr(loop, "finite", killed)
     with pytest.raises(SystemExit) as stop:
         contrastive.train(**subject, out=tmp_path / "killed", scratch=tmp_path / "b", cfg=cfg)
     assert stop.value.code == loop.EXIT_PREEMPTED
-    monkeypatch.setattr(loop, "update", update)
+    monkeypatch.setattr(loop, "finite", finite)
     contrastive.train(**subject, out=tmp_path / "killed", scratch=tmp_path / "b", cfg=cfg)
     straight, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "killed"))
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)

@@ -204,20 +204,19 @@ def test_killed_and_restarted_ends_the_same(
     kill_at: int, segments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mbm.pretrain(segments=segments, out=tmp_path / "straight", scratch=tmp_path / "a", cfg=HCP)
-    update = loop.update
+    finite = loop.finite
 
-    def killed(optimizer, loss, cfg, step, *others) -> torch.Tensor:
-        loss = update(optimizer, loss, cfg, step, *others)
-        if step == kill_at:
+    def killed(value, name, what, step, samples) -> torch.Tensor:
+        if step == kill_at and name == "gradient norm":
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss
+        return finite(value, name, what, step, samples)
 
-    monkeypatch.setattr(loop, "update", killed)
+    monkeypatch.setattr(loop, "finite", killed)
     with pytest.raises(SystemExit) as stop:
         mbm.pretrain(segments=segments, out=tmp_path / "killed", scratch=tmp_path / "b", cfg=HCP)
     assert stop.value.code == loop.EXIT_PREEMPTED
     assert not (tmp_path / "killed").exists()
-    monkeypatch.setattr(loop, "update", update)
+    monkeypatch.setattr(loop, "finite", finite)
     mbm.pretrain(segments=segments, out=tmp_path / "killed", scratch=tmp_path / "b", cfg=HCP)
     assert same(tmp_path / "straight", tmp_path / "killed")
     for name in ("history.tsv", "config.json"):

@@ -68,7 +68,7 @@ def test_another_voxel_count(mind_vis: Path, tmp_path: Path, capsys: pytest.Capt
 def test_the_whole_extra_patch_of_released_models_is_kept(
     voxels: int, patches: int, mind_vis: Path, tmp_path: Path
 ) -> None:
-    """D1: for a count that divides, the released code pads one patch more than it needs."""
+    """For a count that divides, the released code pads one patch more than it needs."""
     convert(checkpoint=mind_vis, out=tmp_path / "out", voxels=voxels)
     assert MaskedAutoencoder.from_pretrained(tmp_path / "out").config["patches"] == patches
 

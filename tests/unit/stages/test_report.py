@@ -37,6 +37,11 @@ class Page(HTMLParser):
         return [a for name, a in self.tags if name == tag and all(a.get(k) == v for k, v in wanted.items())]
 
 
+def films(page: Page) -> list[dict]:
+    """The gallery's films, not those that the page opens with."""
+    return [video for video in page.all("video") if video.get("class") != "opener"]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict:
     rng, root = np.random.default_rng(3), tmp_path_factory.mktemp("page")
@@ -62,7 +67,8 @@ def test_page_needs_nothing_beside_it(parsed, html):
     for tag, attributes in parsed.tags:
         for name in ("src", "href", "poster", "srcset", "data", "action"):
             address = attributes.get(name) or ""
-            assert not address or address.startswith(("data:", "#")), (tag, name, address[:80])
+            kept = ("data:", "#", "../../../docs/diagnosis.md")  # the last is a link to read, not a part of the page
+            assert not address or address.startswith(kept), (tag, name, address[:80])
         assert tag not in ("link", "iframe", "object") or attributes.get("href") == "data:,"
     style = re.sub(r"data:[^\"')]*", "", html)
     assert "@import" not in style and not re.search(r"url\((?!data:)", style)
@@ -78,8 +84,25 @@ def test_links_within_the_page_lead_somewhere(parsed):
         assert set(named) <= places
 
 
+def test_the_page_opens_with_clips_from_best_to_worst(parsed, html, made, results):
+    """Six, or all if there are fewer, above everything that is said; the subjects take turns."""
+    openers = [video for video in parsed.all("video") if video.get("class") == "opener"]
+    assert len(openers) == 6 and all(video["src"].startswith("data:video/mp4;base64,") for video in openers)
+    assert html.index('class="opener"') < html.index("<p>") and html.index('class="opener"') < html.index('id="what"')
+    assert [video["aria-label"].split(",")[0] for video in openers] == ["Subject 1", "Subject 2"] * 3
+    first = gallery.ranks(results[0])[results[0].metrics[0]]
+    shown = gallery.opening(
+        results, [np.load(path) for path in made["page"]["frames"]], [["a"]] * 99, made["page"]["cfg"]
+    )
+    assert [film["rank"] for film in shown] == [1, 3, 5, 8, 10, 12] and sorted(first) == list(range(1, 13))
+
+
+def test_low_scores_lead_to_the_diagnosis(html, root):
+    assert 'href="../../../docs/diagnosis.md"' in html and (root / "docs" / "diagnosis.md").exists()
+
+
 def test_every_clip_of_the_gallery_has_its_film_and_all_conditions(parsed, made):
-    videos = parsed.all("video")
+    videos = films(parsed)
     assert len(videos) == 4
     assert all(video["src"].startswith("data:video/mp4;base64,") for video in videos)
     cards = parsed.all("li", **{"class": "card"})
@@ -93,7 +116,7 @@ def test_every_clip_of_the_gallery_has_its_film_and_all_conditions(parsed, made)
 def test_film_shows_what_was_seen_then_the_reconstruction_then_the_controls(parsed, made, tmp_path):
     import av
 
-    card, video = parsed.all("li", **{"class": "card"})[0], parsed.all("video")[0]
+    card, video = parsed.all("li", **{"class": "card"})[0], films(parsed)[0]
     (tmp_path / "clip.mp4").write_bytes(base64.b64decode(video["src"].split(",", 1)[1]))
     with av.open(str(tmp_path / "clip.mp4")) as container:
         film = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(float)
@@ -236,7 +259,7 @@ def test_page_does_without_what_there_is_not(made, tmp_path):
     page = Page((tmp_path / "x.html").read_text())
     places = {a["id"] for _, a in page.tags if "id" in a}
     assert not {"ablations", "brain", "quality", "table-audit_scenes", "table-agreement"} & places
-    assert {"scores", "gallery", "audit", "table-audit", "table-cost"} <= places and len(page.all("video")) == 2
+    assert {"scores", "gallery", "audit", "table-audit", "table-cost"} <= places and len(films(page)) == 2
     assert all(a["href"][1:] in places for a in page.all("a") if a.get("href", "").startswith("#"))
 
 

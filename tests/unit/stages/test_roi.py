@@ -91,7 +91,7 @@ def test_correlation_against_numpy_whatever_mean_and_blocks(rng, monkeypatch):
 
 
 def test_degenerate_values_never_reach_a_voxel(rng):
-    """Constant, broken and identical series (reference notes D12)."""
+    """Constant, broken and identical series."""
     series = rng.normal(size=(40, 4)).astype(np.float32)
     other = rng.normal(size=(40, 4)).astype(np.float32)
     series[:, 0] = 0

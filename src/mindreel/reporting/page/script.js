@@ -37,9 +37,13 @@
     watch.observe(video);
   });
 
+  const openers = [...document.querySelectorAll("video.opener")];
+  const open = () => openers.forEach(video => { if (paused) video.pause(); else video.play().catch(() => {}); });
+  open();
+
   const all = pick("play");
   const label = () => { all.textContent = paused ? "Play all" : "Pause all"; };
-  all.addEventListener("click", () => { paused = !paused; if (!paused) stopped.clear(); label(); cards.forEach(settle); });
+  all.addEventListener("click", () => { paused = !paused; if (!paused) stopped.clear(); label(); open(); cards.forEach(settle); });
 
   const KEYS = {
     mixed: card => +card.dataset.order,
