@@ -37,7 +37,7 @@ def make_runs(folder: Path, segments: int) -> list[Path]:
     """Write two repeats of each segment: noise around 10,000, and the same response in some vertices."""
     rng = np.random.default_rng(0)
     pattern = folder / "pattern.dtseries.nii"
-    surface.save_dtseries(pattern, np.zeros((VOLUMES, surface.VERTICES)), 2.0, surface.cortex_axis())
+    surface.save_dtseries(pattern, np.zeros((VOLUMES, surface.VERTICES)), 2.0, surface.brain_model_axis())
     header = pattern.read_bytes()[: -4 * VOLUMES * surface.VERTICES]
     pattern.unlink()
     responding = rng.choice(surface.VERTICES, RESPONDING, replace=False)
@@ -105,7 +105,7 @@ def breakdown(runs: list[Path], cfg: Bold, choice: Roi, segments: int, folder: P
 def read(run: Path) -> np.ndarray:
     """A CIFTI run as stage bold reads it: (T, 59412) float32."""
     bold.describe(run, "cifti")
-    return bold.open_series(run).cortex()
+    return bold.open_series(run).read_surface()
 
 
 def copied(path: Path) -> np.ndarray:

@@ -70,7 +70,7 @@ def grayordinate_axis() -> BrainModelAxis:
         inside.append(voxels[near])
         voxels, place = np.delete(voxels, near, 0), np.delete(place, near, 0)  # no voxel belongs to two structures
     names = np.repeat([f"CIFTI_STRUCTURE_{name}" for name, *_ in STRUCTURES], [len(part) for part in inside])
-    return surface.cortex_axis() + BrainModelAxis(names, np.concatenate(inside), affine=affine, volume_shape=shape)
+    return surface.brain_model_axis() + BrainModelAxis(names, np.concatenate(inside), affine=affine, volume_shape=shape)
 
 
 def noise(volumes: int, places: int, rng: np.random.Generator) -> np.ndarray:

@@ -91,7 +91,7 @@ def clean(
     kept = trimmed(run, length, volumes, cfg.trim)
     _check_tr(run, run_tr_s, tr_s, header_tr)
     if source == "cifti":
-        series, moved = open_series(run).cortex(), None
+        series, moved = open_series(run).read_surface(), None
     elif source == "mni":
         series, moved = from_mni(run), None
     else:
@@ -129,7 +129,7 @@ def open_series(run: Path) -> cifti.Series:
         series = cifti.open_series(run)
     except InputError as error:
         raise InputError(f"{run}: {error}") from error
-    if problem := series.cortex_problem():
+    if problem := series.surface_problem():
         raise InputError(f"{run}: {problem}; resample it to fsLR 32k, or correct data.patterns")
     return series
 

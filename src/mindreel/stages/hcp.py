@@ -165,7 +165,7 @@ def find_columns(series: cifti.Series, voxels: pd.DataFrame) -> np.ndarray:
         If a hemisphere is not there or not fsLR 32k, or a vertex is missing.
     """
     columns = np.full(len(voxels), -1)
-    for name, side in zip(surface.CORTEX, "LR", strict=True):
+    for name, side in zip(surface.HEMISPHERES, "LR", strict=True):
         if name not in series.surfaces:
             raise InputError(f"has no {name}, only {', '.join(series.structures)}")
         mesh, first, vertices = series.surfaces[name]

@@ -162,7 +162,7 @@ def test_mni_run_is_sampled_at_midthickness(tmp_path, rng, cfg):
 def test_cifti_run(tmp_path, rng, cfg):
     series = rng.normal(size=(VOLUMES, 59412)).astype(np.float32) + 100
     series[:, 11] = 5
-    surface.save_dtseries(tmp_path / "run.dtseries.nii", series, 2.0, surface.cortex_axis())
+    surface.save_dtseries(tmp_path / "run.dtseries.nii", series, 2.0, surface.brain_model_axis())
     bold.clean(
         run=tmp_path / "run.dtseries.nii", source="cifti", out=tmp_path / "a.npy", cfg=cfg, tr_s=2, volumes=VOLUMES
     )
@@ -215,7 +215,7 @@ def cifti_run(tmp_path_factory) -> bytes:
     """A good CIFTI run as a file's content; its data, (VOLUMES, 59412) float32, are the end of it."""
     path = tmp_path_factory.mktemp("cifti") / "run.dtseries.nii"
     series = np.random.default_rng(5).normal(size=(VOLUMES, surface.VERTICES)) + 100
-    surface.save_dtseries(path, series, 2.0, surface.cortex_axis())
+    surface.save_dtseries(path, series, 2.0, surface.brain_model_axis())
     return path.read_bytes()
 
 
@@ -445,7 +445,7 @@ def test_slice_timing_reaches_a_raw_run(tmp_path, subject, cleaned_raw, cfg):
 def test_a_cifti_run_is_read_by_its_axes(tmp_path, cfg, order):
     """59,412 or more grayordinates, either axis first: the cleaned run is the same."""
     series = np.random.default_rng(7).normal(size=(VOLUMES, surface.VERTICES)).astype(np.float32) + 100
-    time, cortex = SeriesAxis(0, 2.0, VOLUMES), surface.cortex_axis()
+    time, cortex = SeriesAxis(0, 2.0, VOLUMES), surface.brain_model_axis()
     if order == "subcortex first":
         image = Cifti2Image(np.concatenate([np.full((VOLUMES, 8), 3, np.float32), series], 1), (time, DEEP + cortex))
     else:

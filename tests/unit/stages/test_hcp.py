@@ -30,7 +30,7 @@ def tiny(kept):
     """Their brain-model axis, left before right."""
     sides = [
         BrainModelAxis.from_surface(kept.loc[kept.hemisphere == side, "vertex"], surface.MESH, name=name)
-        for name, side in zip(surface.CORTEX, "LR", strict=True)
+        for name, side in zip(surface.HEMISPHERES, "LR", strict=True)
     ]
     return sides[0] + sides[1]
 
@@ -78,7 +78,7 @@ def test_segments_against_a_direct_computation(tmp_path, rng):
     runs, expected = [], []
     for number, volumes in enumerate((25, 12)):
         series = (1000 * (number + 1) + 7 * rng.normal(size=(volumes, surface.VERTICES))).astype(np.float32)
-        runs.append(write(tmp_path / f"run{number}.dtseries.nii", series, surface.cortex_axis()))
+        runs.append(write(tmp_path / f"run{number}.dtseries.nii", series, surface.brain_model_axis()))
         windows = [series[start : start + 10, index].astype(float).mean(axis=0) for start in range(0, volumes - 9, 10)]
         expected.append((np.stack(windows) - np.mean(windows)) / np.std(windows))
     folder = cut(tmp_path, *runs)
@@ -131,14 +131,14 @@ def unusable(tmp_path, kept, tiny, rng):
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3, 20), np.float32), np.eye(4)), path("volume"))
     maps = Cifti2Image(series[:2], header=(ScalarAxis(["a", "b"]), tiny))
     maps.to_filename(path("maps"))
-    dense = BrainModelAxis.from_surface(np.arange(100), 164000, name=surface.CORTEX[0])
+    dense = BrainModelAxis.from_surface(np.arange(100), 164000, name=surface.HEMISPHERES[0])
     return {
         write(path("short"), series[:9], tiny): "9 volumes, hcp.window needs 10",
         write(path("flat"), np.full_like(series, 5), tiny): "V2 (L) is constant: all its values are 5",
         write(path("dead"), dead, tiny): "V1 (R) is constant: all its values are 0",
         write(path("broken"), broken, tiny): "of the values are not finite",
         write(path("slow"), series, tiny, tr_s=1.0): "its TR is 1 s, hcp.tr_s says 0.72 s",
-        write(path("left"), series[:, : len(left)], left): f"has no {surface.CORTEX[1]}",
+        write(path("left"), series[:, : len(left)], left): f"has no {surface.HEMISPHERES[1]}",
         write(
             path("cropped"), series[:, 300:], left[300:] + right
         ): "lacks 115 of the 619 vertices of V2 (L), 176 in all",

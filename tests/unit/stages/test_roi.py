@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from mindreel.brain import reproducibility, surface
+from mindreel.brain import cifti, reproducibility, surface
 from mindreel.config import Roi
 from mindreel.errors import InputError
 from mindreel.stages import roi
@@ -154,7 +154,7 @@ def test_selection_finds_what_was_planted_in_hierarchical_order(tmp_path, plante
     assert summary["t_significant"] == pytest.approx(table["t"].min(), rel=1e-5)
     maps = nib.load(tmp_path / "r.dscalar.nii")
     assert list(maps.header.get_axis(0).name) == ["r", "t", "-log10 p", "p", "selected"]
-    r, t, log_p, p, selected = surface.read_cifti(tmp_path / "r.dscalar.nii")
+    r, t, log_p, p, selected = cifti.read_surface(tmp_path / "r.dscalar.nii")
     assert np.isfinite([r, t, log_p, p, selected]).all()
     assert set(np.flatnonzero(selected)) == set(half["grayordinate"])
     for column, values in {"r": r, "t": t, "p": p}.items():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mindreel.brain import surface
+from mindreel.brain import cifti, surface
 from mindreel.config import Bold, Data, Patterns, Registration, Simulate
 from mindreel.errors import InputError
 from mindreel.small_world import cortex, drawing, scanner
@@ -163,11 +163,11 @@ def test_cifti_runs_are_float32_on_the_91k_grayordinates(world_on_disk):
         assert image.shape == (volumes, 91282) and image.get_data_dtype() == np.float32
         assert (time.start, time.step, time.unit) == (0, 2.0, "SECOND")
         assert len(list(space.iter_structures())) == 21
-    assert surface.read_cifti(run_path(world_on_disk.folder, "2", "seg1", "1", "cifti")).shape == (25, 59412)
+    assert cifti.read_surface(run_path(world_on_disk.folder, "2", "seg1", "1", "cifti")).shape == (25, 59412)
 
 
 def test_only_responding_vertices_repeat(world_on_disk):
-    read = [surface.read_cifti(run_path(world_on_disk.folder, "2", "seg1", repeat, "cifti")) for repeat in "12"]
+    read = [cifti.read_surface(run_path(world_on_disk.folder, "2", "seg1", repeat, "cifti")) for repeat in "12"]
     assert not np.allclose(*read)
     r = (clean(read[0]) * clean(read[1])).mean(0)
     truth = world_on_disk.folder / "truth" / "sub-2"
@@ -237,7 +237,7 @@ def test_an_hcp_run_is_correlated_in_visual_cortex(tmp_path):
     simulate.hcp(run=run, cfg=CFG.model_copy(update={"hcp_volumes": 80}), subject="100001")
     image = nib.load(run)
     assert image.shape == (80, 91282) and image.header.get_axis(0).step == pytest.approx(0.72)
-    series = surface.read_cifti(run)
+    series = cifti.read_surface(run)
     atlas = surface.atlas()
     series = (series - series.mean(0)) / series.std(0)
     lag = (series[1:] * series[:-1]).mean(0)
