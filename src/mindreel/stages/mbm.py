@@ -13,7 +13,7 @@ from torch import nn
 
 from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
-from mindreel.brain.hcp_segments import Segments, open_segments
+from mindreel.brain.hcp_windows import Windows, open_windows
 from mindreel.config import DoubleContrast, Mbm, Pretrain
 from mindreel.device import precision, this_device
 from mindreel.errors import InputError
@@ -23,7 +23,7 @@ from mindreel.networks.fmri_encoder import MaskedAutoencoder
 
 def pretrain(*, segments: Path, out: Path, scratch: Path, cfg: Pretrain) -> None:
     """Train a masked autoencoder on the HCP segments of the folder `segments`."""
-    bold = open_segments(segments)  # (N, V)
+    bold = open_windows(segments)  # (N, V)
     torch.manual_seed(cfg.seed)
     model = MaskedAutoencoder.from_config(cfg, bold.shape[1])
     model.gradient_checkpointing = cfg.gradient_checkpointing
@@ -121,7 +121,7 @@ def _settings(cfg: Pretrain | Mbm, *inputs: Path) -> str:
 
 def _fit(
     model: MaskedAutoencoder,
-    bold: np.ndarray | Segments,
+    bold: np.ndarray | Windows,
     out: Path,
     scratch: Path,
     cfg: Pretrain | Mbm,
