@@ -24,7 +24,7 @@ import numpy as np
 import scipy.stats
 
 from mindreel.artifacts import load_array, save_array
-from mindreel.brain import reproducibility, surface
+from mindreel.brain import cleaning, reproducibility, surface
 from mindreel.config import Bold, Roi, load
 from mindreel.stages import bold
 
@@ -91,8 +91,8 @@ def breakdown(runs: list[Path], cfg: Bold, choice: Roi, segments: int, folder: P
     outs = []
     for run in runs:
         series = step("bold: read the CIFTI file", read, run)[1:-4]
-        step("bold: check the volumes", bold.check_volumes, run, series, 1)
-        cleaned, _ = step("bold: detrend and z-score", bold.standardise, series, cfg.polynomial_order, 1e-6)
+        step("bold: check the volumes", cleaning.check_volumes, run, series, 1)
+        cleaned, _ = step("bold: detrend and z-score", cleaning.standardise, series, cfg.polynomial_order, 1e-6)
         outs.append(folder / f"{run.name.split('.')[0]}.npy")
         step("bold: write", save_array, outs[-1], cleaned)
     pair = [step("roi: read the cleaned runs", copied, out) for out in outs]

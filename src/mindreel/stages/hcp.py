@@ -40,9 +40,9 @@ def segments(*, subject: str, runs: list[Path], out: Path, cfg: Hcp) -> None:
     runs : list of Path
         The subject's runs (.dtseries.nii).
     out : Path
-        Folder that is written: `segments.npy`, (N, V) float16, N windows of the areas' V vertices, area after area, left
-        before right; `runs.tsv`, a row per run (see `brain.hcp_windows`); `skipped.tsv`, runs that could not be used,
-        and why.
+        Folder that is written: `segments.npy`, (N, V) float16, N windows of the areas' V vertices, area after area,
+        left before right; `runs.tsv`, a row per run (see `brain.hcp_windows`); `skipped.tsv`, runs that could not be
+        used, and why.
     cfg : Hcp
         Section hcp of the configuration.
 
