@@ -239,7 +239,8 @@ def _anatomy(template: nib.Nifti1Image, subject: np.ndarray) -> nib.Nifti1Image:
     grid[:3, 3] += subject[:3, :3] @ HEAD_CENTRE + subject[:3, 3] - HEAD_CENTRE
     values = resample(template.get_fdata(dtype=np.float32), subject @ template.affine, grid, template.shape)
     image = nib.Nifti1Image(np.round(1000 * np.clip(values, 0, None)).astype(np.int16), grid)
-    image.set_sform(grid, 1), image.set_qform(grid, 1)
+    image.set_sform(grid, 1)
+    image.set_qform(grid, 1)
     return image
 
 

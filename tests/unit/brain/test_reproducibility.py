@@ -111,8 +111,5 @@ def test_the_conventions_of_the_peers_are_settings(matlab, name):
     if wanted is None:
         kept = scipy.stats.false_discovery_control(tested.pvalue) <= 0.05
         wanted = kept & (scipy.stats.rankdata(np.where(kept, -strength, np.inf)) <= kept.sum() // 2)
-    t, p = reproducibility.t_test(matlab["Zmat"].T, cfg.alternative)
-    significant = reproducibility.survivors(p, cfg.alpha, cfg.correction)
-    found = reproducibility.most_significant(t, significant, cfg.top_fraction, cfg.alternative, cfg.top_count)
-    assert np.array_equal(found, wanted)
+    assert np.array_equal(reproducibility.choose(matlab["Zmat"].T, cfg).selected, wanted)
     assert 0 < wanted.sum() < 300

@@ -142,7 +142,9 @@ def test_a_raw_subject_against_the_truth(tmp_path):
     nib.save(head.t1w, tmp_path / "t1w.nii.gz")
     bold.anatomy(t1w=tmp_path / "t1w.nii.gz", out=tmp_path / "anatomy", cfg=cfg)
     voxels = np.stack([head.sample @ axis for axis in np.indices(head.shape).reshape(3, -1).astype(np.float32)], axis=1)
-    cortex = registration.move(head.affine, voxels.astype(float))  # where the vertices lie as long as the head is still
+    vertices = registration.move(
+        head.affine, voxels.astype(float)
+    )  # where the vertices lie as long as the head is still
     atlas = surface.atlas()
     visual = (atlas["rank"] < 8).to_numpy()
     area = (atlas["area"] + atlas["hemisphere"]).factorize()[0]
@@ -165,7 +167,7 @@ def test_a_raw_subject_against_the_truth(tmp_path):
             assert np.linalg.norm(path[:, :3], axis=1).max() > 0.3, "the test needs motion"
             assert all(np.corrcoef(a, b)[0, 1] > 0.9 for a, b in zip(path.T, found.T, strict=True))
             cleaned["raw"].append(np.load(outs["out"]))
-            places = [registration.move(registration.rigid(p[:3], p[3:], head.centre), cortex) for p in path]
+            places = [registration.move(registration.rigid(p[:3], p[3:], head.centre), vertices) for p in path]
             volumes = np.moveaxis(moving.astype(np.float32), -1, 0)
             known = [registration.sample(v, head.affine, at) for v, at in zip(volumes, places, strict=True)]
             series = (head.sample @ still.reshape(-1, 25).astype(np.float32)).T
