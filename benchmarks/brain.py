@@ -24,7 +24,7 @@ import numpy as np
 import scipy.stats
 
 from mindreel.artifacts import load_array, save_array
-from mindreel.brain import reproducibility, surface
+from mindreel.brain import cleaning, reproducibility, surface
 from mindreel.config import load
 from mindreel.sections import Bold, Roi
 from mindreel.stages import bold
@@ -38,7 +38,7 @@ def make_runs(folder: Path, segments: int) -> list[Path]:
     """Write two repeats of each segment: noise around 10,000, and the same response in some vertices."""
     rng = np.random.default_rng(0)
     pattern = folder / "pattern.dtseries.nii"
-    surface.save_dtseries(pattern, np.zeros((VOLUMES, surface.VERTICES)), 2.0, surface.cortex_axis())
+    surface.save_dtseries(pattern, np.zeros((VOLUMES, surface.VERTICES)), 2.0, surface.brain_model_axis())
     header = pattern.read_bytes()[: -4 * VOLUMES * surface.VERTICES]
     pattern.unlink()
     responding = rng.choice(surface.VERTICES, RESPONDING, replace=False)
@@ -92,8 +92,8 @@ def breakdown(runs: list[Path], cfg: Bold, choice: Roi, segments: int, folder: P
     outs = []
     for run in runs:
         series = step("bold: read the CIFTI file", read, run)[1:-4]
-        step("bold: check the volumes", bold.check_volumes, run, series, 1)
-        cleaned, _ = step("bold: detrend and z-score", bold.standardise, series, cfg.polynomial_order, 1e-6)
+        step("bold: check the volumes", cleaning.check_volumes, run, series, 1)
+        cleaned, _ = step("bold: detrend and z-score", cleaning.standardise, series, cfg.polynomial_order, 1e-6)
         outs.append(folder / f"{run.name.split('.')[0]}.npy")
         step("bold: write", save_array, outs[-1], cleaned)
     pair = [step("roi: read the cleaned runs", copied, out) for out in outs]
@@ -106,7 +106,7 @@ def breakdown(runs: list[Path], cfg: Bold, choice: Roi, segments: int, folder: P
 def read(run: Path) -> np.ndarray:
     """A CIFTI run as stage bold reads it: (T, 59412) float32."""
     bold.describe(run, "cifti")
-    return bold.open_series(run).cortex()
+    return bold.open_series(run).read_surface()
 
 
 def copied(path: Path) -> np.ndarray:

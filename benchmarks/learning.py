@@ -21,7 +21,7 @@ from sklearn.linear_model import RidgeCV
 from torch.nn.functional import normalize
 
 from mindreel.artifacts import load_array, load_table
-from mindreel.brain.hcp_segments import open_segments
+from mindreel.brain.hcp_windows import open_windows
 from mindreel.config import Experiment, load
 from mindreel.learning import retrieval
 from mindreel.learning.contrastive_pairs import held_out_targets, open_pairs
@@ -103,7 +103,7 @@ def main() -> None:
     results, experiment = options.results, load("config.yaml", "config/demo.yaml").experiments["mind-video"]
     subjects = sorted(path.name.removeprefix("sub-") for path in (results / "contrastive" / "mind-video").iterdir())
     print("| encoder | seen on | masked error / mean predictor's |", "| --- | --- | --- |", sep="\n")
-    hcp = open_segments(results / "hcp")[:].astype(np.float32)
+    hcp = open_windows(results / "hcp")[:].astype(np.float32)
     folder = results / "mbm" / "mind-video"
     ratio = share_of_mean_predictor(folder / "hcp", hcp, experiment.pretrain.mask_ratio, hcp.mean(0))
     print(f"| pretrained | its HCP segments | {ratio:.2f} |")

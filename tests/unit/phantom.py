@@ -11,10 +11,10 @@ WAVE = np.array([0.05, 0.06, -0.04])  # rad / mm: a travelling wave whose phase 
 
 
 @cache
-def _template(kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _template(tissue: str) -> tuple[np.ndarray, np.ndarray]:
     from nilearn.datasets import load_mni152_gm_template, load_mni152_template
 
-    image = load_mni152_template(resolution=2) if kind == "t1w" else load_mni152_gm_template(resolution=2)
+    image = load_mni152_template(resolution=2) if tissue == "t1w" else load_mni152_gm_template(resolution=2)
     return np.asarray(image.dataobj, np.float64), image.affine
 
 
@@ -24,10 +24,12 @@ def _contrast() -> tuple[np.ndarray, np.ndarray]:
     return gaussian_filter(np.where(anatomy > 0.1 * anatomy.max(), 0.4 + 0.5 * grey / grey.max(), 0.0), 1), grid
 
 
-def scan(kind: str, shape: tuple[int, int, int], affine: np.ndarray, mni_to_scanner: np.ndarray, phase: float = 0.0):
+def scan(
+    contrast: str, shape: tuple[int, int, int], affine: np.ndarray, mni_to_scanner: np.ndarray, phase: float = 0.0
+):
     """Image the head at a place: "t1w", or "epi" (another contrast, 5 % wave in it): (X, Y, Z) float32."""
     points = registration.move(np.linalg.inv(mni_to_scanner) @ affine, np.indices(shape).reshape(3, -1).T)
-    if kind == "t1w":
+    if contrast == "t1w":
         values = registration.sample(*_template("t1w"), points)
     else:
         values = registration.sample(*_contrast(), points) * (1 + 0.05 * wave(points, phase))

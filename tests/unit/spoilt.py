@@ -87,7 +87,7 @@ class World:
 
     def add_cifti(self, axis=None, series=None):
         """Make subject 1's first run a CIFTI file."""
-        axis = surface.cortex_axis() if axis is None else axis
+        axis = surface.brain_model_axis() if axis is None else axis
         series = np.random.default_rng(1).normal(size=(VOLUMES, axis.size)) if series is None else series
         self.table.loc[0, "source"] = "cifti"
         surface.save_dtseries(self.data / "sub-1/seg1_1.dtseries.nii", series, TR_S, axis)
@@ -215,13 +215,13 @@ def other_grid(w):
 
 
 def without_right_cortex(w):
-    (_, _, left), _ = surface.cortex_axis().iter_structures()
+    (_, _, left), _ = surface.brain_model_axis().iter_structures()
     w.add_cifti(left)
 
 
 def finer_mesh(w):
     vertices = np.arange(1000)
-    sides = [BrainModelAxis.from_surface(vertices, 163842, name=name) for name in surface.CORTEX]
+    sides = [BrainModelAxis.from_surface(vertices, 163842, name=name) for name in surface.HEMISPHERES]
     w.add_cifti(sides[0] + sides[1])
 
 

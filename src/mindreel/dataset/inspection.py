@@ -74,7 +74,7 @@ def read_image(item: Item, sample: bool) -> dict:
     path = Path(item.path)
     if item.kind == "cifti":
         series = cifti.open_series(path)
-        facts = {"shape": list(series.shape), "tr_s": series.tr_s, "cortex": series.cortex_problem()}
+        facts = {"shape": list(series.shape), "tr_s": series.tr_s, "cortex": series.surface_problem()}
         sampled = _columns(series) if sample and not facts["cortex"] else None
     else:
         image = cifti.open_image(path)
@@ -130,7 +130,7 @@ def look(values: np.ndarray) -> dict | None:
 
 def _columns(series: cifti.Series) -> np.ndarray:
     """All volumes of a few cortical grayordinates: (T, n)."""
-    cortex = [series.surfaces[name] for name in surface.CORTEX]
+    cortex = [series.surfaces[name] for name in surface.HEMISPHERES]
     rows = np.sort(np.concatenate([part.first + np.arange(len(part.vertices)) for part in cortex]))
     chosen = rows[np.linspace(0, len(rows) - 1, COLUMNS).astype(int)].tolist()
     return np.concatenate([series.read(row, row + 1) for row in chosen], axis=1)

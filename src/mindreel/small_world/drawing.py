@@ -1,8 +1,8 @@
 """The small world: short scenes of one coloured object moving over a background.
 
-The demo data set and the micro models of `resources/zoo` are made from it. A scene is five words and a
-few numbers, so that everything about it (its caption, its classes, what the cortex should respond to) is
-known exactly. Every motion runs once per volume (2 s) and starts anew with the next one.
+The demo data set and the micro models of `resources/zoo` are made from it. A scene is four words and three numbers, so
+that everything about it (its caption, its classes, what the cortex should respond to) is known exactly. Every motion
+runs once per volume (2 s) and starts anew with the next one.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,17 @@ SUPERSAMPLE = 3  # drawn larger, then scaled down with Lanczos
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene. `x`, `y` (object's mean centre) and `size` (half width) are shares of the picture's width."""
+    """One scene.
+
+    Attributes
+    ----------
+    object, colour, background, motion : str
+        Of OBJECTS, COLOURS, BACKGROUNDS, MOTIONS.
+    x, y : float
+        The object's mean centre, as shares of the picture's width.
+    size : float
+        The object's half width, as a share of the picture's width.
+    """
 
     object: str
     colour: str
@@ -73,7 +83,7 @@ VIDEO_CLASSES = tuple(f"{thing} {MOTIONS[motion]}" for thing, motion in product(
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene: every kind equally likely, position and size jittered a little."""
+    """Draw a scene: every combination of words equally likely, position and size jittered a little."""
     kind = KINDS[rng.integers(len(KINDS))]
     x, y = rng.uniform(0.47, 0.53, 2)
     return Scene(*kind, x=float(x), y=float(y), size=float(rng.uniform(0.26, 0.30)))
@@ -108,7 +118,7 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
 
 
 # Each object: polygons within [-1, 1]^2 and the paint of each: "colour", "dark" (details) or "light".
-# Every object has a detail off its centre, so that one can see it spin.
+# Every object has a detail off its centre, which shows that it spins.
 SHAPES: dict[str, list[tuple[str, np.ndarray]]] = {
     "circle": [("colour", _ellipse(0, 0, 0.95, 0.95)), ("light", _ellipse(-0.35, -0.4, 0.25, 0.25))],
     "square": [("colour", _box(-0.85, -0.85, 0.85, 0.85)), ("light", _box(-0.6, -0.6, -0.15, -0.15))],
@@ -162,7 +172,7 @@ SHAPES: dict[str, list[tuple[str, np.ndarray]]] = {
 
 
 def _background(name: str, side: int) -> Image.Image:
-    """Paint a background. It is always the same picture, so that texture carries no hidden information."""
+    """Paint a background; always the same picture, so that its texture says nothing about the scene."""
     y, x = np.mgrid[0:side, 0:side] / side
     if name == "sky":
         rgb = _blend(y, (95, 165, 235), (190, 225, 250))
@@ -210,7 +220,7 @@ _canvases: dict[tuple[str, int], Image.Image] = {}
 
 
 def pose(scene: Scene, time_s: float) -> tuple[float, float, float, float]:
-    """Where the object is at `time_s` after the scene's start: x, y, half width (shares of the width), angle (rad)."""
+    """Say where the object is: x, y, half width (shares of the width) and angle (rad), `time_s` after the start."""
     phase = (time_s % CYCLE_S) / CYCLE_S - 0.5
     dx = {"left": -TRAVEL, "right": TRAVEL}.get(scene.motion, 0.0) * phase
     dy = {"up": -TRAVEL, "down": TRAVEL}.get(scene.motion, 0.0) * phase
@@ -219,7 +229,7 @@ def pose(scene: Scene, time_s: float) -> tuple[float, float, float, float]:
 
 
 def _motion_lines(motion: str, x: float, y: float, size: float) -> list[np.ndarray]:
-    """The lines a cartoonist draws so that a still shows the motion: a trail, rays or arcs; (points, 2) each."""
+    """Make lines by which a still shows the motion: a trail, rays or arcs; (points, 2) each."""
     if motion in ("left", "right", "up", "down"):
         lines = [np.array([(1.1, off), (1.45, off)]) for off in (-0.5, 0.0, 0.5)]  # behind an object that moves left
         turn = {"left": (1, 0), "right": (-1, 0), "up": (0, 1), "down": (0, -1)}[motion]
@@ -236,9 +246,19 @@ def _motion_lines(motion: str, x: float, y: float, size: float) -> list[np.ndarr
 def draw(scene: Scene, time_s: float, side: int) -> np.ndarray:
     """Draw the scene at one moment.
 
+    Parameters
+    ----------
+    scene : Scene
+        What to draw.
+    time_s : float
+        Seconds after the scene's start.
+    side : int
+        Side of the picture (pixels).
+
     Returns
     -------
-    frame : (side, side, 3) uint8, RGB
+    frame : ndarray of shape (side, side, 3), uint8
+        RGB.
     """
     big = side * SUPERSAMPLE
     key = (scene.background, big)
@@ -269,18 +289,42 @@ def draw(scene: Scene, time_s: float, side: int) -> np.ndarray:
 def clip(scene: Scene, fps: float, side: int, seconds: float = CYCLE_S) -> np.ndarray:
     """Draw a scene from its start; frame i shows the middle of its 1 / fps interval.
 
+    Parameters
+    ----------
+    scene : Scene
+        What to draw.
+    fps : float
+        Frames per second.
+    side : int
+        Side of the picture (pixels).
+    seconds : float
+        Length of the clip.
+
     Returns
     -------
-    frames : (F, side, side, 3) uint8
+    frames : ndarray of shape (F, side, side, 3), uint8
+        RGB.
     """
     times = (np.arange(round(seconds * fps)) + 0.5) / fps
     return np.stack([draw(scene, t, side) for t in times])
 
 
 def storyboard(volumes: int, rng: np.random.Generator, shortest: int = 2, longest: int = 4) -> list[Scene]:
-    """Draw a movie's scenes, one entry per volume; a scene lasts `shortest` to `longest` volumes.
+    """Draw a movie's scenes; two in a row share neither object nor background, so that every cut can be seen.
 
-    Two scenes in a row never share object and background, so that every cut can be seen.
+    Parameters
+    ----------
+    volumes : int
+        Length of the movie (volumes).
+    rng : Generator
+        Source of the random numbers.
+    shortest, longest : int
+        Length of a scene (volumes).
+
+    Returns
+    -------
+    scenes : list of Scene
+        One entry per volume.
     """
     scenes: list[Scene] = []
     while len(scenes) < volumes:

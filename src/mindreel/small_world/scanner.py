@@ -18,6 +18,7 @@ RESPONSE = 0.015  # a response of deviation 1, as a share of the baseline
 DRIFT = 1.5  # deviation of the slow drift, that of the response being 1
 CORRELATION = 0.4  # of the noise of a volume with that of the next
 MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+Shape = tuple[int, int, int]  # of a volume: voxels along x, y, z
 DEGREES_PER_MM = 1.0  # a head that moves 0.5 mm also turns 0.5 degrees
 FIELD_OF_VIEW_MM = (170.0, 210.0, 180.0)
 HEAD_CENTRE = np.array([0.0, -17.0, 5.0])  # of MNI space (mm)
@@ -51,9 +52,10 @@ GRAYORDINATES = surface.VERTICES + sum(count for _, count, _, _ in STRUCTURES)
 
 @cache
 def grayordinate_axis() -> BrainModelAxis:
-    """The axis of all 91,282 grayordinates: names, counts and order of the HCP's, subcortical voxels roughly in place.
+    """Make the brain-model axis of all 91,282 grayordinates, with the names, counts and order of the HCP's.
 
-    No package carries the HCP's own list of subcortical voxels; the cortex, which the pipeline reads, is exact.
+    The cortex, which the pipeline reads, is exact. Subcortical voxels are roughly in place: no package carries a list
+    of the HCP's own.
     """
     shape, affine = (91, 109, 91), np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
     voxels = np.argwhere(np.ones(shape, bool))
@@ -68,11 +70,11 @@ def grayordinate_axis() -> BrainModelAxis:
         inside.append(voxels[near])
         voxels, place = np.delete(voxels, near, 0), np.delete(place, near, 0)  # no voxel belongs to two structures
     names = np.repeat([f"CIFTI_STRUCTURE_{name}" for name, *_ in STRUCTURES], [len(part) for part in inside])
-    return surface.cortex_axis() + BrainModelAxis(names, np.concatenate(inside), affine=affine, volume_shape=shape)
+    return surface.brain_model_axis() + BrainModelAxis(names, np.concatenate(inside), affine=affine, volume_shape=shape)
 
 
 def noise(volumes: int, places: int, rng: np.random.Generator) -> np.ndarray:
-    """Autoregressive noise, x_t = rho x_{t-1} + sqrt(1 - rho^2) e_t: (volumes, places) float32, deviation 1."""
+    """Draw autoregressive noise, x_t = rho x_{t-1} + sqrt(1 - rho^2) e_t: (volumes, places) float32, deviation 1."""
     out = rng.standard_normal((volumes, places), dtype=np.float32)
     out[1:] *= np.float32(np.sqrt(1 - CORRELATION**2))
     for t in range(1, volumes):
@@ -81,7 +83,7 @@ def noise(volumes: int, places: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def drift(volumes: int, places: int, rng: np.random.Generator) -> np.ndarray:
-    """Slow drift, a cubic and half a wave, another in every run: (volumes, places) float32, deviation about DRIFT."""
+    """Draw slow drift, a cubic and half a wave: (volumes, places) float32, deviation about DRIFT."""
     t = np.linspace(-1, 1, volumes)
     shapes = np.stack([t, (3 * t**2 - 1) / 2, (5 * t**3 - 3 * t) / 2, np.sin(np.pi * (t + rng.uniform(-1, 1)) / 2)], 1)
     shapes = (shapes - shapes.mean(0)) / shapes.std(0)
@@ -90,12 +92,21 @@ def drift(volumes: int, places: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def motion(volumes: int, typical_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """A head that wanders from where it was in the first volume.
+    """Draw the path of a head that wanders from where it was in the first volume.
+
+    Parameters
+    ----------
+    volumes : int
+        Length of the run.
+    typical_mm : float
+        How far a head gets; in a run it is 0.3 to 1.2 times as far, drawn anew.
+    rng : Generator
+        Source of the random numbers.
 
     Returns
     -------
-    motion : (volumes, 6) translations (mm) and rotations (rad) about the head's centre, as MOTION names them; the
-        farthest the head gets is between 0.3 and 1.2 times `typical_mm`, another in every run
+    motion : ndarray of shape (volumes, 6), float64
+        Translations (mm) and rotations (rad) about the head's centre, as MOTION names them.
     """
     walk = scipy.ndimage.gaussian_filter1d(rng.standard_normal((volumes, 6)).cumsum(0), 1.5, axis=0, mode="nearest")
     walk -= walk[0]
@@ -106,7 +117,22 @@ def motion(volumes: int, typical_mm: float, rng: np.random.Generator) -> np.ndar
 
 
 def rigid(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """(6,) translations (mm) and rotations (rad: about x, then y, then z) -> (4, 4), turning about `centre` (mm)."""
+    """Build a rigid transform of points in mm.
+
+    Written apart from `brain.registration`, so that an error there shows in tests on simulated heads.
+
+    Parameters
+    ----------
+    parameters : ndarray of shape (6,), float
+        Translations (mm) and rotations (rad: about x, then y, then z).
+    centre : ndarray of shape (3,), float
+        What the rotation is about (mm).
+
+    Returns
+    -------
+    matrix : ndarray of shape (4, 4), float64
+        The transform.
+    """
     turn = euler2mat(*parameters[5:2:-1])
     matrix = np.eye(4)
     matrix[:3, :3] = turn
@@ -120,20 +146,29 @@ class Head:
 
     Attributes
     ----------
-    t1w : T1-weighted anatomy (2 mm), in the subject's own space
-    affine : (4, 4) voxel of a raw run -> scanner (mm)
-    shape : of a raw volume
-    tissue : T2*-weighted picture of the head (2 mm, deviation of the voxel's size), cortex about BASELINE
-    tissue_affine : (4, 4) voxel of that picture -> scanner (mm)
-    brain : (voxels,) bool, the voxels of a raw volume within the brain before the head moves
-    paint : (voxels, 59412) sparse, a voxel's mean over the vertices whose cortical ribbon meets it
-    sample : (59412, voxels) sparse, linear interpolation at midthickness
-    centre : (3,) what the head turns about (mm, scanner)
+    t1w : Nifti1Image
+        T1-weighted anatomy (2 mm), in the subject's own space.
+    affine : ndarray of shape (4, 4), float64
+        Voxel of a raw run -> scanner (mm).
+    shape : tuple of 3 ints
+        Shape of a raw volume.
+    tissue : ndarray of shape (X, Y, Z), float32
+        T2*-weighted picture of the head on a 2 mm grid, blurred to the voxels' size; cortex is about BASELINE.
+    tissue_affine : ndarray of shape (4, 4), float64
+        Voxel of that picture -> scanner (mm).
+    brain : ndarray of shape (voxels,), bool
+        The voxels of a raw volume that lie in the brain before the head moves.
+    paint : sparse array of shape (voxels, 59412), float32
+        Mean of each voxel over the vertices whose cortical ribbon meets it.
+    sample : sparse array of shape (59412, voxels), float32
+        Linear interpolation at midthickness.
+    centre : ndarray of shape (3,), float64
+        What the head turns about (mm, scanner).
     """
 
     t1w: nib.Nifti1Image
     affine: np.ndarray
-    shape: tuple[int, int, int]
+    shape: Shape
     tissue: np.ndarray
     tissue_affine: np.ndarray
     brain: np.ndarray
@@ -143,14 +178,27 @@ class Head:
 
 
 def draw_head(voxel_mm: float, rng: np.random.Generator) -> Head:
-    """Draw a head: MNI's, turned, shifted and scaled a little, lying obliquely in the scanner."""
+    """Draw a head: MNI's, turned, shifted and scaled a little, lying obliquely in the scanner.
+
+    Parameters
+    ----------
+    voxel_mm : float
+        Side of a raw run's voxel (mm).
+    rng : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    head : Head
+        The head in its scanner.
+    """
     t1w, gray, white, mask = _mni()
     size = np.diag([*rng.choice([-1, 1], 3) * rng.uniform(0.03, 0.05, 3) + 1, 1.0])
     subject = rigid(_pose(rng, 4, 5), HEAD_CENTRE) @ size  # MNI -> T1w (mm)
     scanner = rigid(_pose(rng, 4, 6), HEAD_CENTRE) @ subject  # MNI -> scanner (mm)
     centre = apply_affine(scanner, HEAD_CENTRE)
-    across, deep, high = (int(np.ceil(length / voxel_mm)) for length in FIELD_OF_VIEW_MM)
-    shape = (across, deep, high)
+    x, y, z = (int(np.ceil(length / voxel_mm)) for length in FIELD_OF_VIEW_MM)
+    shape = (x, y, z)
     affine = rigid(_pose(rng, 8, 0), np.zeros(3)) @ np.diag([-voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
 
@@ -158,7 +206,7 @@ def draw_head(voxel_mm: float, rng: np.random.Generator) -> Head:
     fluid = inside * np.clip(1 - g - w, 0, 1)
     picture = BASELINE * inside * (g + 0.75 * w + 1.3 * fluid)  # gray brighter than white, unlike in the T1w
     tissue = scipy.ndimage.gaussian_filter(picture, voxel_mm / 2 / 2.355)
-    brain = _look(inside, scanner @ mask.affine, affine, shape) > 0.5
+    brain = resample(inside, scanner @ mask.affine, affine, shape) > 0.5
     paint, sample = _painting(np.linalg.inv(affine) @ scanner, shape)
     anatomy, tissue_affine = _anatomy(t1w, subject), scanner @ gray.affine
     return Head(anatomy, affine, shape, tissue, tissue_affine, brain.ravel(), paint, sample, centre)
@@ -166,7 +214,7 @@ def draw_head(voxel_mm: float, rng: np.random.Generator) -> Head:
 
 @cache
 def _mni() -> tuple[nib.Nifti1Image, ...]:
-    """MNI's T1w, gray matter, white matter and brain mask at 2 mm: nilearn resamples them at each call."""
+    """Load MNI's T1w, gray matter, white matter and brain mask at 2 mm; kept, as nilearn resamples at each call."""
     from nilearn import datasets
 
     return tuple(
@@ -186,17 +234,18 @@ def _pose(rng: np.random.Generator, degrees: float, mm: float) -> np.ndarray:
 
 
 def _anatomy(template: nib.Nifti1Image, subject: np.ndarray) -> nib.Nifti1Image:
-    """The template's head in the subject's space, on a grid of its own that holds it whole."""
+    """Resample the template's head in the subject's space, on a grid that holds it whole."""
     grid = template.affine.copy()
     grid[:3, 3] += subject[:3, :3] @ HEAD_CENTRE + subject[:3, 3] - HEAD_CENTRE
-    values = _look(template.get_fdata(dtype=np.float32), subject @ template.affine, grid, template.shape)
+    values = resample(template.get_fdata(dtype=np.float32), subject @ template.affine, grid, template.shape)
     image = nib.Nifti1Image(np.round(1000 * np.clip(values, 0, None)).astype(np.int16), grid)
-    image.set_sform(grid, 1), image.set_qform(grid, 1)
+    image.set_sform(grid, 1)
+    image.set_qform(grid, 1)
     return image
 
 
-def _look(picture: np.ndarray, from_affine: np.ndarray, to_affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Resample linearly from one grid to another; outside is 0."""
+def resample(picture: np.ndarray, from_affine: np.ndarray, to_affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Resample a volume linearly from one grid to another of a `shape`, by their affines (4, 4); outside is 0."""
     matrix = np.linalg.inv(from_affine) @ to_affine
     return scipy.ndimage.affine_transform(picture, matrix[:3, :3], matrix[:3, 3], shape, order=1)
 
@@ -207,10 +256,8 @@ def _sample(picture: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.n
     return scipy.ndimage.map_coordinates(picture, voxels.T, np.float32, order=1)
 
 
-def _painting(
-    to_voxel: np.ndarray, shape: tuple[int, int, int]
-) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
-    """Relate vertices to voxels, as Head has it: paint and sample; `to_voxel` takes MNI (mm) to voxel indices."""
+def _painting(to_voxel: np.ndarray, shape: Shape) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
+    """Make `paint` and `sample` of a Head; `to_voxel` (4, 4) takes MNI (mm) to voxel indices."""
     count = int(np.prod(shape))
     vertex = surface.atlas()["vertex"].to_numpy()
     left = np.arange(surface.VERTICES) < surface.LEFT
@@ -240,16 +287,21 @@ def scan(head: Head, response: np.ndarray, strength: float, path: np.ndarray, rn
 
     Parameters
     ----------
-    response : (T, 59412) float32
-        What the cortex does (deviation 1 where it responds).
+    head : Head
+        The subject's.
+    response : ndarray of shape (T, 59412), float32
+        What the cortex does; deviation 1 where it responds.
     strength : float
-        Deviation of a voxel's noise.
-    path : (T, 6)
-        Head motion (mm, rad).
+        Deviation of a voxel's noise; that of a response is 1.
+    path : ndarray of shape (T, 6), float64
+        Head motion (mm, rad), as of `motion`.
+    rng : Generator
+        Source of the random numbers.
 
     Returns
     -------
-    run : (*shape, T) int16
+    run : ndarray of shape (X, Y, Z, T), int16
+        Intensities.
     """
     volumes, voxels = len(response), len(head.brain)
     active = (head.paint @ response.T).T.reshape(volumes, *head.shape)

@@ -1,7 +1,12 @@
 """A run as raw NIfTI, MNI NIfTI or CIFTI -> cleaned cortical time series.
 
-In this order: slice timing (raw, if wanted); sampled at the 59,412 cortical grayordinates; trimmed; per vertex, a
-polynomial trend removed and the rest divided by its standard deviation (with T - 1, as in the data set's MATLAB code).
+The order of operations:
+
+1. slice timing (raw runs, if wanted)
+2. sampling at the 59,412 cortical grayordinates
+3. trimming
+4. per vertex, a polynomial trend is removed and the rest divided by its standard deviation
+
 Images are interpolated once in space, trilinearly, at the group midthickness, wherever that lies in the scanner.
 """
 
@@ -15,12 +20,11 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 
 from mindreel.artifacts import atomic, load_array, save_array, save_table
-from mindreel.brain import cifti, registration, surface
+from mindreel.brain import cifti, cleaning, registration, surface
 from mindreel.errors import InputError
 from mindreel.sections import Bold
 
 SOURCES = ("raw", "mni", "cifti")
-BLOCK = 512  # vertices detrended at once: they fit the processor's cache
 COVERED = 0.95  # share of the cortex that must lie within the grid of an MNI run, or of the T1w
 BRAIN = 0.5  # share of the cortex that must lie in a raw run's brain
 LONGEST_TR_S = 60.0  # a header's TR above this is taken for milliseconds
@@ -34,32 +38,38 @@ def anatomy(*, t1w: Path, out: Path, cfg: Bold) -> None:
     Parameters
     ----------
     t1w : Path
-        The subject's T1w, .nii or .nii.gz.
+        The subject's T1-weighted image (NIfTI).
     out : Path
-        Folder of the transforms (`mni_0GenericAffine.mat` and, for SyN, `mni_1Warp.nii.gz`), `midthickness.npy`
-        ((59412, 3) float32: where the cortical grayordinates lie in the scanner, mm), `t1w.nii.gz` (at the
-        registration's resolution, for the runs) and `t1w_mni.nii.gz` (registered, to look at).
+        Folder that is written: the transforms (`mni_0GenericAffine.mat` and, for SyN, `mni_1Warp.nii.gz`);
+        `midthickness.npy`, (59412, 3) float32, where the cortical grayordinates lie in the T1w's space (mm);
+        `t1w.nii.gz`, at the registration's resolution, for the runs; `t1w_mni.nii.gz`, registered, to look at.
     cfg : Bold
         Section bold of the configuration.
+
+    Raises
+    ------
+    InputError
+        If the image cannot be read, or the cortex lies outside it after registration.
     """
     resolution = cfg.registration.resolution_mm
-    image = read_image(t1w, dimensions=3)
-    fixed = _template(resolution)
-    moving = coarse(*image, resolution)
+    volume, affine = read_image(t1w, dimensions=3)
+    fixed = registration.template(resolution)
+    moving = registration.coarse(volume, affine, resolution)
     with atomic(out) as folder:
         folder.mkdir()
-        found = registration.align_template(fixed, moving, cfg.registration.transform, f"{folder}/mni_")
-        points = registration.move_through(found["fwdtransforms"], surface.coordinates().astype(np.float64))
-        share = registration.inside(image[0].shape, image[1], points)
+        answer = registration.align_template(fixed, moving, cfg.registration.transform, f"{folder}/mni_")
+        registered = answer["warpedmovout"]
+        points = registration.move_through(answer["fwdtransforms"], surface.coordinates().astype(np.float64))
+        share = registration.inside(volume.shape, affine, points)
         if share < COVERED:
             raise InputError(
                 f"{t1w}: only {share:.0%} of the cortex lies within the T1w after registration to MNI, expected at "
                 f"least {COVERED:.0%}; look at its orientation, or change bold.registration.transform"
             )
-        print(f"{t1w}: correlation with the template {_likeness(found['warpedmovout'], fixed):.2f} within the brain")
+        print(f"{t1w}: correlation with the template {registration.likeness(registered, fixed):.2f} within the brain")
         np.save(folder / "midthickness.npy", points.astype(np.float32))
-        _save_image(moving, folder / "t1w.nii.gz")
-        _save_image(found["warpedmovout"], folder / "t1w_mni.nii.gz")
+        registration.save_image(moving, folder / "t1w.nii.gz")
+        registration.save_image(registered, folder / "t1w_mni.nii.gz")
         for inverse in folder.glob("mni_*Inverse*"):  # not needed: points go forward only
             inverse.unlink()
 
@@ -83,56 +93,53 @@ def clean(
     Parameters
     ----------
     run : Path
-        The run: .nii or .nii.gz (raw, mni), .dtseries.nii (cifti).
+        The run: 4-D NIfTI, or CIFTI (.dtseries.nii) whose cortex is fsLR 32k.
     source : str
-        What it is: raw, mni or cifti.
+        What the run is: raw (NIfTI in the scanner's space), mni (NIfTI in MNI space) or cifti.
     out : Path
-        (T, 59412) float32, on disk vertex after vertex. Constant vertices and those outside the image are zeros.
+        The cleaned run (.npy): (T, 59412) float32, on disk vertex after vertex. Constant vertices and those outside the
+        image are zeros.
     cfg : Bold
         Section bold of the configuration.
     tr_s : float
-        Repetition time by the configuration (s).
+        Repetition time by the configuration (s), data.tr_s.
     volumes : int
         The run's length by the sample sheet.
-    tsnr : Path
-        (59412,) float32, temporal signal-to-noise ratio; NaN where constant.
-    anatomy : Path
-        Of a raw run: the folder that `bold anatomy` made for the subject.
-    motion : Path
-        Of a raw run: table of the head motion to write.
-    sidecar : Path
-        Of a raw run, with bold.slice_timing: a JSON file with SliceTiming.
+    tsnr : Path, optional
+        Temporal signal-to-noise ratio of every vertex (.npy): (59412,) float32, NaN where constant.
+    anatomy : Path, optional
+        Folder that `mindreel bold anatomy` made for the subject; raw runs need it.
+    motion : Path, optional
+        Head motion of a raw run (.tsv), a row per volume of the file: mm, rad, framewise displacement.
+    sidecar : Path, optional
+        JSON file with SliceTiming; raw runs need it if bold.slice_timing is on.
     header_tr : str
-        check: a header that says another TR is refused; ignore: it is only reported (`tr` in check.ignore).
+        What happens if the header says another TR: check refuses the run, ignore reports it. The workflow says ignore
+        if check.ignore has `tr`.
 
     Raises
     ------
     InputError
-        If the run cannot be read, is not what it should be, or lacks what its source needs.
+        If the run cannot be read, has another length or TR than expected, does not cover the cortex, holds no signal,
+        or its registration fails.
     """
-    if header_tr not in ("check", "ignore"):
-        raise InputError(f"--header-tr: found {header_tr!r}, expected check or ignore")
-    if source not in SOURCES:
-        raise InputError(f"{run}: source: found {source!r}, expected one of {', '.join(SOURCES)}; change the sheet")
-    if source == "raw" and anatomy is None:
-        raise InputError(f"{run}: a raw run needs --anatomy, the folder that `mindreel bold anatomy` makes")
-    if source == "raw" and cfg.slice_timing and sidecar is None:
-        raise InputError(f"{run}: bold.slice_timing needs --sidecar, the JSON file with its SliceTiming")
+    _check_options(run, source, cfg, anatomy, sidecar, header_tr)
     length, run_tr_s = describe(run, source)
     if source != "cifti" and length != volumes:
         _check_order(run, volumes)
-    kept = trimmed(run, length, volumes, cfg.trim)
+    kept = cleaning.trimmed(run, length, volumes, cfg.trim)
     _check_tr(run, run_tr_s, tr_s, header_tr)
+    moved = None
     if source == "cifti":
-        series, moved = open_series(run).cortex(), None
+        series = open_series(run).read_surface()
     elif source == "mni":
-        series, moved = from_mni(run), None
+        series = from_mni(run)
     else:
-        assert anatomy is not None  # checked above
+        assert anatomy is not None, "_check_options"
         series, moved = from_raw(run, anatomy, cfg, sidecar, tr_s)
     series = series[kept]
-    check_volumes(run, series, kept.start)
-    cleaned, ratio = standardise(series, cfg.polynomial_order, cfg.constant_tolerance)
+    cleaning.check_volumes(run, series, kept.start)
+    cleaned, ratio = cleaning.standardise(series, cfg.polynomial_order, cfg.constant_tolerance)
     constant = np.isnan(ratio)
     dead = f"{constant.sum()} of {constant.size} vertices are constant, not finite or outside the image"
     if constant.all():
@@ -146,8 +153,37 @@ def clean(
     save_array(out, cleaned)
 
 
+def _check_options(
+    run: Path, source: str, cfg: Bold, anatomy: Path | None, sidecar: Path | None, header_tr: str
+) -> None:
+    """Refuse options of `clean` that do not go together."""
+    if header_tr not in ("check", "ignore"):
+        raise InputError(f"--header-tr: found {header_tr!r}, expected check or ignore")
+    if source not in SOURCES:
+        raise InputError(f"{run}: source: found {source!r}, expected one of {', '.join(SOURCES)}; change the sheet")
+    if source == "raw" and anatomy is None:
+        raise InputError(f"{run}: a raw run needs --anatomy, the folder that `mindreel bold anatomy` makes")
+    if source == "raw" and cfg.slice_timing and sidecar is None:
+        raise InputError(f"{run}: bold.slice_timing needs --sidecar, the JSON file with its SliceTiming")
+
+
 def describe(run: Path, source: str) -> tuple[int, float]:
-    """Read a run's length (volumes) and TR (s; 0: unknown) from its header alone."""
+    """Read a run's header.
+
+    Parameters
+    ----------
+    run : Path
+        The run.
+    source : str
+        raw, mni or cifti.
+
+    Returns
+    -------
+    volumes : int
+        Its length.
+    tr_s : float
+        Repetition time (s); 0 if the header does not say.
+    """
     if source == "cifti":
         series = open_series(run)
         return series.shape[0], _seconds(run, series.tr_s)
@@ -158,12 +194,18 @@ def describe(run: Path, source: str) -> tuple[int, float]:
 
 
 def open_series(run: Path) -> cifti.Series:
-    """Open a CIFTI run whose cortex is fsLR 32k."""
+    """Open a CIFTI run.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or its cortex is not fsLR 32k without the medial wall.
+    """
     try:
         series = cifti.open_series(run)
     except InputError as error:
         raise InputError(f"{run}: {error}") from error
-    if problem := series.cortex_problem():
+    if problem := series.surface_problem():
         raise InputError(f"{run}: {problem}; resample it to fsLR 32k, or correct data.patterns")
     return series
 
@@ -196,51 +238,22 @@ def _check_order(run: Path, volumes: int) -> None:
         )
 
 
-def check_volumes(run: Path, series: np.ndarray, start: int) -> None:
-    """Refuse a run with volumes in which every vertex is 0 or not finite; `start`: the first one's number in the file.
-
-    A single one would stand out as a spike in every vertex.
-    """
-
-    def silent(values: np.ndarray) -> np.ndarray:
-        return ~(np.isfinite(values) & (values != 0)).any(axis=1)
-
-    empty = silent(series[:, :: max(1, series.shape[1] // 64)])  # a few vertices clear nearly all volumes
-    if empty.any():
-        empty[empty] = silent(series[empty])
-    if empty.any():
-        numbers = ", ".join(str(start + i) for i in np.flatnonzero(empty)[:10])
-        finite = "zeros" if np.isfinite(series[empty]).any() else "not finite"
-        raise InputError(
-            f"{run}: {empty.sum()} of {len(series)} volumes hold no signal, all values are {finite} (volumes "
-            f"{numbers}{', …' if empty.sum() > 10 else ''}); fetch it again or exclude it in the sample sheet"
-        )
-
-
-def trimmed(run: Path, length: int, volumes: int, trim: dict[int, tuple[int, int]]) -> slice:
-    """Say which volumes of a run stay.
-
-    Raises
-    ------
-    InputError
-        If the length is not that of the sample sheet, or has no entry in `bold.trim`, or nothing would stay.
-    """
-    if length != volumes:
-        raise InputError(
-            f"{run}: {length} volumes, the sample sheet says {volumes}; "
-            "fetch the run again if it is incomplete, or correct `volumes` or set `exclude` in the sheet"
-        )
-    if length not in trim:
-        rules = ", ".join(f"{n}: drop {start} first and {end} last" for n, (start, end) in sorted(trim.items()))
-        raise InputError(f"{run}: {length} volumes, but bold.trim only has a rule for {rules}; add {length} there")
-    start, end = trim[length]
-    if start + end >= length:
-        raise InputError(f"bold.trim.{length}: drops {start} + {end} of {length} volumes; nothing would be left")
-    return slice(start, length - end)
-
-
 def read_image(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a NIfTI whole: (X, Y, Z[, T]) float32, non-finite values as 0, and its affine (4, 4).
+    """Read a NIfTI whole.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    dimensions : int
+        3 or 4.
+
+    Returns
+    -------
+    data : ndarray of shape (X, Y, Z) or (X, Y, Z, T), float32
+        Non-finite values become 0, which is reported.
+    affine : ndarray of shape (4, 4), float64
+        Voxels to mm.
 
     Raises
     ------
@@ -267,6 +280,7 @@ def read_image(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _open(path: Path) -> SpatialImage:
+    """Open an image; its data stay on disk."""
     try:
         return nib.load(path)
     except UNREADABLE as error:
@@ -274,14 +288,31 @@ def _open(path: Path) -> SpatialImage:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    said = " ".join(str(error).split())
+    """Name the file and what to do about an error that a library raised."""
+    reason = " ".join(str(error).split())
     return InputError(
-        f"{path}: cannot be read ({said}); it is missing, truncated or no image: fetch it again, or exclude the run"
+        f"{path}: cannot be read ({reason}); it is missing, truncated or no image: fetch it again, or exclude the run"
     )
 
 
 def from_mni(run: Path) -> np.ndarray:
-    """Sample an MNI run at the midthickness surface: (T, 59412) float32, NaN outside the grid."""
+    """Sample an MNI run at the midthickness surface.
+
+    Parameters
+    ----------
+    run : Path
+        4-D NIfTI.
+
+    Returns
+    -------
+    series : ndarray of shape (T, 59412), float32
+        NaN outside the grid.
+
+    Raises
+    ------
+    InputError
+        If the run cannot be read, or does not cover the cortex.
+    """
     series, affine = read_image(run, dimensions=4)
     points = surface.coordinates().astype(np.float64)
     share = registration.inside(series.shape, affine, points)
@@ -299,17 +330,37 @@ def from_raw(run: Path, anatomy: Path, cfg: Bold, sidecar: Path | None, tr_s: fl
     Volume t is read at A_t E x: x a grayordinate in the T1w's space, E the run's place relative to the T1w, A_t the
     head's motion.
 
+    Parameters
+    ----------
+    run : Path
+        4-D NIfTI.
+    anatomy : Path
+        Folder that `anatomy` made for the subject.
+    cfg : Bold
+        Section bold of the configuration.
+    sidecar : Path, optional
+        JSON file with SliceTiming; needed if bold.slice_timing is on.
+    tr_s : float
+        Repetition time (s).
+
     Returns
     -------
-    series : (T, 59412) float32; NaN where the field of view ends
-    motion : as `registration.motion_table` has it
+    series : ndarray of shape (T, 59412), float32
+        NaN where the field of view ends.
+    motion : DataFrame
+        As of `registration.motion_table`.
+
+    Raises
+    ------
+    InputError
+        If the run cannot be read, its motion cannot be followed, or it does not lie on the T1w after registration.
     """
     points = np.asarray(load_array(anatomy / "midthickness.npy"), np.float64)
     series, affine = read_image(run, dimensions=4)
     if cfg.slice_timing:
-        from mindreel.brain import slice_timing
+        from mindreel.brain import slice_timing  # SciPy's splines take a second to import
 
-        assert sidecar is not None  # checked above
+        assert sidecar is not None, "_check_options"
         series = slice_timing.correct(series, *slice_timing.read_times(sidecar, series.shape, tr_s), tr_s)
     try:
         transforms, centre = registration.realign(series, affine, reference=series.shape[-1] // 2)
@@ -318,8 +369,8 @@ def from_raw(run: Path, anatomy: Path, cfg: Bold, sidecar: Path | None, tr_s: fl
         place = registration.align_rigid(t1w, registration.to_ants(still, affine))
     except InputError as error:
         raise InputError(f"{run}: {error}") from error
-    here = registration.sample(registration.head(still).astype(np.float32), affine, registration.move(place, points))
-    share = float(np.nan_to_num(here).mean())
+    in_head = registration.sample(registration.head(still).astype(np.float32), affine, registration.move(place, points))
+    share = float(np.nan_to_num(in_head).mean())
     print(f"{run}: {share:.0%} of the cortex lies in the brain after registration to the T1w")
     if share < BRAIN:
         raise InputError(
@@ -329,71 +380,3 @@ def from_raw(run: Path, anatomy: Path, cfg: Bold, sidecar: Path | None, tr_s: fl
     moved = (registration.move(matrix @ place, points) for matrix in transforms)
     sampled = np.stack([registration.sample(series[..., t], affine, at) for t, at in enumerate(moved)])
     return sampled, registration.motion_table(transforms, centre)
-
-
-def standardise(series: np.ndarray, order: int, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Remove a polynomial trend per vertex, then divide by the standard deviation (ddof 1).
-
-    Parameters
-    ----------
-    series : (T, N)
-    order : int
-        Of the polynomial; 0 removes the mean only.
-    tolerance : float
-        A vertex is constant if its deviation, trend removed, is at most this share of its root mean square. (The
-        deviation before the trend is removed would miss a vertex that is itself a polynomial.).
-
-    Returns
-    -------
-    cleaned : (T, N) float32, Fortran order, mean 0, deviation 1; constant and non-finite vertices are 0 throughout
-    tsnr : (N,) float32, the mean over that deviation; NaN for constant and non-finite vertices
-    """
-    volumes, count = series.shape
-    if volumes < order + 2:
-        raise InputError(f"bold.polynomial_order: order {order} needs {order + 2} volumes or more, found {volumes}")
-    trend = np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1, 1, volumes), order))[0]  # (T, order + 1)
-    cleaned, tsnr = np.empty((count, volumes), np.float32).T, np.empty(count, np.float32)
-    for first in range(0, count, BLOCK):
-        part = slice(first, first + BLOCK)
-        # double precision: what BLAS adds in another order (on more threads) is lost when it is rounded to single
-        block = np.array(series[:, part].T, np.float64, order="C")  # (n, T)
-        with np.errstate(invalid="ignore"):
-            weights = block @ trend
-            block -= weights @ trend.T
-            left = np.vecdot(block, block)
-            power = np.vecdot(weights, weights) + left  # of the vertex before: Pythagoras. Not finite if a value is not
-        alive = np.isfinite(power) & (left > tolerance**2 * power * (volumes - 1) / volumes)
-        scale = np.zeros_like(left)
-        scale[alive] = np.sqrt((volumes - 1) / left[alive])
-        if not alive.all():
-            block[~alive] = 0.0  # NaN times 0 is NaN
-        np.multiply(block, scale[:, None], out=cleaned[:, part].T, casting="same_kind")
-        tsnr[part] = np.where(alive, weights[:, 0] * trend[0, 0] * scale, np.nan)  # the first polynomial is constant
-    return cleaned, tsnr
-
-
-def coarse(volume: np.ndarray, affine: np.ndarray, resolution_mm: float):
-    """Bring a volume to about a resolution, smoothed first so that nothing aliases: an ANTs image."""
-    from scipy.ndimage import gaussian_filter
-
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    sigma = np.where(spacing < resolution_mm, 0.5 * resolution_mm / spacing, 0.0)
-    image = registration.to_ants(gaussian_filter(volume, sigma), affine)
-    return registration.ants().resample_image(image, (resolution_mm,) * 3, use_voxels=False, interp_type=0)
-
-
-def _template(resolution_mm: float):
-    from nilearn.datasets import load_mni152_template
-
-    image = load_mni152_template(resolution=1)
-    return coarse(np.asarray(image.dataobj, np.float32), image.affine, resolution_mm)
-
-
-def _likeness(registered, template) -> float:
-    one, other = registered.numpy(), template.numpy()
-    brain = other > 0.05 * other.max()
-    return float(np.corrcoef(one[brain], other[brain])[0, 1])
-
-
-def _save_image(image, path: Path) -> None:
-    nib.save(nib.Nifti1Image(*registration.from_ants(image)), path)

@@ -1,7 +1,8 @@
-"""HCP runs -> segments for masked brain modelling (MinD-Video supplement B, after Mind-Vis).
+"""HCP runs -> windows for masked brain modelling (MinD-Video supplement B, after Mind-Vis).
 
-Windows of volumes are averaged and each run gets one mean and one deviation over all its voxels and windows. Padding to
-the patch size is the model's affair, not stored. One job per subject; what they made is then listed in one index.
+A window is the mean of `hcp.window` volumes. Each run is then standardised with one mean and one deviation over all its
+voxels and windows. There is one job per subject; what the jobs made is then listed in one index. Padding to the patch
+size is left to the model. Artifacts call windows segments (see `brain.hcp_windows`).
 """
 
 import difflib
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from mindreel.artifacts import atomic, save_json, save_table
 from mindreel.brain import cifti, surface
-from mindreel.brain.hcp_segments import INDEX, Segments, read_index, read_text
+from mindreel.brain.hcp_windows import INDEX, Windows, read_index, read_runs
 from mindreel.errors import InputError
 from mindreel.sections import Hcp
 
@@ -27,25 +28,33 @@ TR_TOLERANCE = 0.01  # headers round
 
 
 def segments(*, subject: str, runs: list[Path], out: Path, cfg: Hcp) -> None:
-    """Cut one HCP subject's runs into segments of the visual areas.
+    """Average one HCP subject's runs over windows of volumes, in the visual areas.
 
-    A run that lacks a vertex of an area, or volumes, or has another TR is skipped; all may be. Memory does not grow
-    with the number of runs, and a run is never in memory whole.
+    A run that lacks a vertex of an area or is shorter than a window or has another TR is skipped; all may be. Memory
+    does not grow with the number of runs, and a run is never in memory whole.
 
     Parameters
     ----------
     subject : str
-        The subject's name.
+        The subject's name, for the tables.
     runs : list of Path
-        Its runs, .dtseries.nii.
+        The subject's runs (.dtseries.nii).
     out : Path
-        Folder of `segments.npy` ((N, V) float16, V the areas' vertices, area after area, left before right), `runs.tsv`
-        (a row per run, see `brain.hcp_segments`) and `skipped.tsv` (runs that could not be used, and why).
+        Folder that is written: `segments.npy`, (N, V) float16, N windows of the areas' V vertices, area after area,
+        left before right; `runs.tsv`, a row per run (see `brain.hcp_windows`); `skipped.tsv`, runs that could not be
+        used, and why.
     cfg : Hcp
         Section hcp of the configuration.
+
+    Raises
+    ------
+    InputError
+        If the atlas has no such area.
     """
     voxels = area_voxels(cfg.areas)
-    index, skipped, count = [], [], 0
+    index: list[tuple] = []
+    skipped: list[tuple] = []
+    count = 0
     with atomic(out) as folder:
         folder.mkdir()
         with array_writer(folder / "segments.npy", len(voxels), np.float16) as append:
@@ -62,7 +71,7 @@ def segments(*, subject: str, runs: list[Path], out: Path, cfg: Hcp) -> None:
                 count += len(rows)
         save_table(folder / "runs.tsv", pd.DataFrame(index, columns=list(INDEX)))
         save_table(folder / "skipped.tsv", pd.DataFrame(skipped, columns=list(SKIPPED)))
-    print(f"{subject}: {count} segments of {len(voxels)} voxels from {len(index)} of {len(runs)} runs")
+    print(f"{subject}: {count} windows of {len(voxels)} voxels from {len(index)} of {len(runs)} runs")
 
 
 def gather(*, subjects: list[Path], index: Path, skipped: Path, summary: Path, cfg: Hcp) -> None:
@@ -73,11 +82,11 @@ def gather(*, subjects: list[Path], index: Path, skipped: Path, summary: Path, c
     subjects : list of Path
         Folders that `mindreel hcp segments` made.
     index : Path
-        .tsv, a row per used run; its folder is what `brain.hcp_segments.open_segments` opens.
+        Table that is written (.tsv), a row per used run. Its folder is what `brain.hcp_windows.open_windows` opens.
     skipped : Path
-        .tsv, a row per run that could not be used, with the reason.
+        Table that is written (.tsv), a row per run that could not be used, with the reason.
     summary : Path
-        .json, counts of voxels (whole and per area), segments, runs and subjects.
+        Counts that are written (.json): voxels (whole and per area), windows, runs and subjects.
     cfg : Hcp
         Section hcp of the configuration.
 
@@ -88,15 +97,15 @@ def gather(*, subjects: list[Path], index: Path, skipped: Path, summary: Path, c
     """
     voxels = area_voxels(cfg.areas)
     used = pd.concat([_index_from(folder, index.parent) for folder in subjects], ignore_index=True)
-    unused = pd.concat([read_text(folder / "skipped.tsv") for folder in subjects], ignore_index=True)
+    unused = pd.concat([read_runs(folder / "skipped.tsv") for folder in subjects], ignore_index=True)
     runs = len(used) + len(unused)
     if used.empty:
         reason = f"; the first, {unused.run.iloc[0]}: {unused.reason.iloc[0]}" if len(unused) else ""
         raise InputError(f"none of {runs} HCP runs could be used{reason}; check hcp.pattern")
-    opened = Segments([index.parent / shard for shard in used.shard.unique()])
+    opened = Windows([index.parent / shard for shard in used.shard.unique()])
     if opened.shape != (used.segments.sum(), len(voxels)):
         raise InputError(
-            f"{index.parent}: the shards hold {opened.shape[0]} segments of {opened.shape[1]} voxels, expected "
+            f"{index.parent}: the shards hold {opened.shape[0]} windows of {opened.shape[1]} voxels, expected "
             f"{used.segments.sum()} of {len(voxels)} by their indices and hcp.areas; delete them and rerun hcp"
         )
     counts = {
@@ -112,27 +121,39 @@ def gather(*, subjects: list[Path], index: Path, skipped: Path, summary: Path, c
     save_table(skipped, unused)
     save_json(summary, counts)
     save_table(index, used)
-    print(f"{len(opened)} segments of {len(voxels)} voxels; {len(used)} of {runs} runs of {len(subjects)} subjects")
+    print(f"{len(opened)} windows of {len(voxels)} voxels; {len(used)} of {runs} runs of {len(subjects)} subjects")
 
 
 def _index_from(folder: Path, base: Path) -> pd.DataFrame:
-    """A subject's index with the shards' paths as seen from another folder."""
+    """Read a subject's index, with the shards' paths as seen from another folder."""
     index = read_index(folder)
     return index.assign(shard=[os.path.relpath(folder / shard, base) for shard in index["shard"]])
 
 
 def area_voxels(areas: tuple[str, ...]) -> pd.DataFrame:
-    """Describe the vertices of Glasser areas, area after area in the given order, left before right.
+    """Describe the vertices of Glasser areas.
+
+    Parameters
+    ----------
+    areas : tuple of str
+        Names of areas, without hemisphere.
 
     Returns
     -------
-    voxels : (V rows) grayordinate, hemisphere, vertex, area; see `mindreel.surface.atlas`
+    voxels : DataFrame of V rows
+        grayordinate, hemisphere, vertex, area, as in `surface.atlas`; area after area in the given order, left before
+        right.
+
+    Raises
+    ------
+    InputError
+        If the atlas has no such area.
     """
     atlas = surface.atlas()
-    known = set(atlas["area"])
-    unknown = [area for area in areas if area not in known]
+    names = set(atlas["area"])
+    unknown = [area for area in areas if area not in names]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=5, cutoff=0.3)
+        near = difflib.get_close_matches(unknown[0], names, n=5, cutoff=0.3)
         raise InputError(f"hcp.areas: no such Glasser area: {', '.join(unknown)}; near: {', '.join(near) or 'none'}")
     chosen = pd.concat([atlas[atlas["area"] == area] for area in areas], ignore_index=True)
     return chosen[["grayordinate", "hemisphere", "vertex", "area"]]
@@ -144,14 +165,18 @@ def read_windows(run: Path, voxels: pd.DataFrame, cfg: Hcp) -> tuple[np.ndarray,
     Parameters
     ----------
     run : Path
-        .dtseries.nii with an fsLR 32k cortex; the order of its structures does not matter.
-    voxels : (V rows)
+        A .dtseries.nii with an fsLR 32k cortex; the order of its structures does not matter.
+    voxels : DataFrame of V rows
         As of `area_voxels`.
+    cfg : Hcp
+        Section hcp of the configuration.
 
     Returns
     -------
-    windows : (T // window, V) float64
-    volumes : T
+    windows : ndarray of shape (T // window, V), float64
+        Means over the windows' volumes.
+    volumes : int
+        Length T of the run.
 
     Raises
     ------
@@ -165,9 +190,9 @@ def read_windows(run: Path, voxels: pd.DataFrame, cfg: Hcp) -> tuple[np.ndarray,
         raise InputError(f"its TR is {series.tr_s:g} s, hcp.tr_s says {cfg.tr_s:g} s")
     columns = find_columns(series, voxels)
     windows = np.empty((volumes // cfg.window, len(columns)))
-    for first, last, wanted in blocks(columns):
+    for first, last, members in blocks(columns):
         block = series.read(first, last)  # (T, n): in HCP's files contiguous
-        windows[:, wanted] = window_means(block[:, columns[wanted] - first], cfg.window)
+        windows[:, members] = window_means(block[:, columns[members] - first], cfg.window)
     for (area, side), members in voxels.groupby(["area", "hemisphere"], sort=False).indices.items():
         if np.ptp(windows[:, members]) == 0:
             raise InputError(f"{area} ({side}) is constant: all its values are {windows[0, members[0]]:g}")
@@ -175,7 +200,19 @@ def read_windows(run: Path, voxels: pd.DataFrame, cfg: Hcp) -> tuple[np.ndarray,
 
 
 def find_columns(series: cifti.Series, voxels: pd.DataFrame) -> np.ndarray:
-    """Find vertices among a file's grayordinates: (V,) int, their columns.
+    """Find vertices among a file's grayordinates.
+
+    Parameters
+    ----------
+    series : Series
+        The file.
+    voxels : DataFrame of V rows
+        As of `area_voxels`.
+
+    Returns
+    -------
+    columns : ndarray of shape (V,), int
+        The vertices' columns in the file.
 
     Raises
     ------
@@ -183,7 +220,7 @@ def find_columns(series: cifti.Series, voxels: pd.DataFrame) -> np.ndarray:
         If a hemisphere is not there or not fsLR 32k, or a vertex is missing.
     """
     columns = np.full(len(voxels), -1)
-    for name, side in zip(surface.CORTEX, "LR", strict=True):
+    for name, side in zip(surface.HEMISPHERES, "LR", strict=True):
         if name not in series.surfaces:
             raise InputError(f"has no {name}, only {', '.join(series.structures)}")
         mesh, first, vertices = series.surfaces[name]
@@ -203,16 +240,29 @@ def find_columns(series: cifti.Series, voxels: pd.DataFrame) -> np.ndarray:
 
 
 def blocks(columns: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Cover columns with stretches of at most BLOCK: yields first, last (exclusive), and which `columns` lie there."""
+    """Cover columns of a file by blocks of at most BLOCK columns.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (V,), int
+        Columns that are needed, all different.
+
+    Yields
+    ------
+    first, last : int
+        The block's columns; last is exclusive.
+    members : ndarray of shape (n,), int
+        Which of `columns` lie in the block.
+    """
     order = np.argsort(columns)
-    stretch: list[int] = []
+    block: list[int] = []
     for index in order:
-        if stretch and (columns[index] - columns[stretch[-1]] > GAP or columns[index] - columns[stretch[0]] >= BLOCK):
-            yield columns[stretch[0]], columns[stretch[-1]] + 1, np.array(stretch)
-            stretch = []
-        stretch.append(index)
-    if stretch:
-        yield columns[stretch[0]], columns[stretch[-1]] + 1, np.array(stretch)
+        if block and (columns[index] - columns[block[-1]] > GAP or columns[index] - columns[block[0]] >= BLOCK):
+            yield columns[block[0]], columns[block[-1]] + 1, np.array(block)
+            block = []
+        block.append(index)
+    if block:
+        yield columns[block[0]], columns[block[-1]] + 1, np.array(block)
 
 
 def window_means(series: np.ndarray, window: int) -> np.ndarray:
@@ -235,7 +285,22 @@ def normalise(values: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def array_writer(path: Path, columns: int, dtype: type) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a `.npy` of (N, columns) block by block, N unknown until the end: yields the function that adds rows."""
+    """Write a `.npy` of shape (N, columns) block by block, N unknown until the end.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : int
+        Length of a row.
+    dtype : type
+        Type of the values.
+
+    Yields
+    ------
+    append : callable
+        Adds rows (n, columns).
+    """
     described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
     count = 0
     with open(path, "wb") as file:

@@ -14,7 +14,7 @@ from torch import nn
 
 from mindreel import distributed
 from mindreel.artifacts import atomic, load_array, save_table
-from mindreel.brain.hcp_segments import Segments, open_segments
+from mindreel.brain.hcp_windows import Windows, open_windows
 from mindreel.device import precision, this_device
 from mindreel.errors import InputError
 from mindreel.learning import loop
@@ -36,7 +36,7 @@ def pretrain(*, segments: Path, out: Path, scratch: Path, cfg: Pretrain) -> None
     cfg : Pretrain
         Section pretrain of the experiment.
     """
-    bold = open_segments(segments)  # (N, V)
+    bold = open_windows(segments)  # (N, V)
     torch.manual_seed(cfg.seed)
     model = MaskedAutoencoder.from_config(cfg, bold.shape[1])
     model.gradient_checkpointing = cfg.gradient_checkpointing
@@ -156,7 +156,7 @@ def _settings(cfg: Pretrain | Mbm, *inputs: Path) -> str:
 
 def _fit(
     model: MaskedAutoencoder,
-    bold: np.ndarray | Segments,
+    bold: np.ndarray | Windows,
     out: Path,
     scratch: Path,
     cfg: Pretrain | Mbm,

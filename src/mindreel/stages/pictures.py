@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mindreel.artifacts import load_array, load_json, load_table
-from mindreel.brain import surface
+from mindreel.brain import cifti, surface
 from mindreel.errors import InputError
 from mindreel.reporting import cortex_views, figures_brain, figures_scan, style
 
@@ -329,7 +329,7 @@ def _whose(folder: Path) -> str:
 
 def read_maps(path: Path) -> dict[str, np.ndarray]:
     """Read a `.dscalar.nii` as (59412,) float32 maps by name."""
-    values = surface.read_cifti(path)
+    values = cifti.read_surface(path)
     return dict(zip(nib.load(path).header.get_axis(0).name, values, strict=True))
 
 

@@ -1,8 +1,13 @@
 """Runs -> voxel reproducibility map, selected voxels, train and test arrays (MinD-Video 3.2).
 
-A vertex is kept if it does the same thing each time the same movie is shown: r between repeats in every training
-segment, Fisher z, a one-sample t-test over segments, corrected over vertices; of the survivors the most significant
-share. Test runs enter nowhere but in `test`, which applies what `train` fitted.
+A vertex is kept if it does the same each time the same movie is shown:
+
+1. r between repeats, in every training segment
+2. Fisher's z
+3. a one-sample t-test over segments, corrected over vertices
+4. of the significant vertices, the most significant share
+
+Test runs enter nowhere but in `test`, which applies what `train` fitted.
 """
 
 import hashlib
@@ -15,7 +20,7 @@ from tqdm import tqdm
 
 from mindreel.artifacts import load_array, load_table, save_array, save_json, save_table
 from mindreel.brain import surface
-from mindreel.brain.reproducibility import correlate, fisher_z, most_significant, survivors, t_test
+from mindreel.brain.reproducibility import Selection, choose, correlate, fisher_z, strength
 from mindreel.errors import InputError
 from mindreel.sections import Roi
 
@@ -38,67 +43,35 @@ def select(
     Parameters
     ----------
     bold : list of Path
-        Cleaned training runs, (T, 59412) float32 each, named {segment}_{repeat}.npy.
+        The subject's cleaned training runs (.npy), (T, 59412) float32, named {segment}_{repeat}.npy.
     voxels : Path
-        Table to write, a row per selected voxel, in model order: up the visual hierarchy, left before right, by vertex.
+        Table that is written (.tsv), a row per selected voxel, in model order: up the visual hierarchy, left before
+        right, by vertex.
     maps : Path
-        Maps to write, .dscalar.nii: r, t, -log10 p, p, selected.
+        Maps that are written (.dscalar.nii): r, t, -log10 p, p, selected.
     summary : Path
-        Counts to write, .json.
+        Counts that are written (.json), beside them the published count if `dataset` and `subject` are the paper's.
     cfg : Roi
         Section roi of the configuration.
     dataset : str
-        The data set's name: beside the counts of a paper's data set stand the published ones.
+        Name of the data set.
     subject : str
-        The subject's name, for the same.
+        The subject's name in it.
 
     Raises
     ------
     InputError
-        If there are too few repeats, or no voxel is reproducible.
+        If fewer than two segments have repeats, runs differ in length or are the same recording, or no voxel is
+        reproducible.
     """
     atlas = surface.atlas()
     segments = by_segment(bold)
-    repeated = {segment: runs for segment, runs in segments.items() if len(runs) > 1}
-    if len(repeated) < 2:
-        raise InputError(
-            f"voxel selection needs 2 or more training segments with 2 or more repeats each, found {len(repeated)} "
-            f"among {len(segments)} ({', '.join(segments)}); add runs to the sample sheet or lift an `exclude`"
-        )
-    z = np.stack([_reproducibility(*item) for item in tqdm(repeated.items(), desc="segments", mininterval=5)])
-    t, p = t_test(z, cfg.alternative)
-    tested = np.isfinite(p)
-    significant = survivors(p, cfg.alpha, cfg.correction)
-    if not significant.any():
-        least = f"the smallest p is {np.nanmin(p):.3g}" if tested.any() else "all were constant"
-        raise InputError(
-            f"no voxel is reproducible: {tested.sum()} of {tested.size} vertices tested, {least}, alpha {cfg.alpha:g}, "
-            f"correction {cfg.correction}; raise roi.alpha, set roi.correction to fdr or none, or add training segments"
-        )
-    chosen = most_significant(t, significant, cfg.top_fraction, cfg.alternative, cfg.top_count)
-    finite = np.isfinite(z).all(axis=0)
-    r = np.tanh(np.where(finite, z, 0.0).mean(axis=0))
-    table = atlas.assign(r=r, t=t, p=p)[chosen]
+    selection = choose(read_reproducibility(segments), cfg)
+    table = atlas.assign(r=selection.r, t=selection.t, p=selection.p)[selection.selected]
     table = table.sort_values(["rank", "hemisphere", "vertex"], kind="stable")
-    strength = t if cfg.alternative == "greater" else np.abs(t)
     published = PUBLISHED.get(dataset, {}).get(subject)
-    counts = {
-        "segments": list(repeated),
-        "segments_without_repeat": [name for name in segments if name not in repeated],
-        "vertices": int(tested.size),
-        "tested": int(tested.sum()),
-        "excluded": int(tested.size - tested.sum()),
-        "significant": int(significant.sum()),
-        "selected": len(table),
-        "published": published,
-        "t_significant": float(strength[significant].min()),
-        "t_selected": float(strength[chosen].min()),
-        "repeats": {name: len(runs) for name, runs in segments.items()},
-        "areas": counts_per_area(table),
-    }
-    log_p = -np.log10(np.maximum(np.nan_to_num(p, nan=1.0), np.finfo(float).tiny))
-    p = np.nan_to_num(p, nan=1.0)
-    surface.save_dscalar(maps, {"r": r, "t": np.nan_to_num(t), "-log10 p": log_p, "p": p, "selected": chosen})
+    counts = summarise(selection, segments, table, cfg.alternative, published)
+    surface.save_dscalar(maps, selection.maps())
     save_json(summary, counts)
     save_table(voxels, table)
     paper = f" (in the paper: {published})" if published else ""
@@ -118,28 +91,32 @@ def train(
     tr_s: float,
     frames: int,
 ) -> None:
-    """Gather the training runs at the selected voxels and standardise.
-
-    A row is a segment, its repeats averaged, or (roi.repeats: stack) a run; rows come in the order of the list.
+    """Gather the training runs at the selected voxels and standardise them.
 
     Parameters
     ----------
     voxels : Path
-        Table of `roi select`.
+        Table of the V selected voxels (.tsv), as of `mindreel roi select`.
     bold : list of Path
-        Cleaned training runs, named {segment}_{repeat}.npy.
+        The subject's cleaned training runs (.npy), (T, 59412) float32, named {segment}_{repeat}.npy.
     out : Path
-        (S, T, V) float32.
+        Array that is written (.npy): (S, T, V) float32. A row is a segment, its repeats averaged, or with roi.repeats:
+        stack a run; rows come in the order of `bold`.
     statistics : Path
-        Mean and deviation that were used, (2, V) float32.
+        Mean and deviation of each voxel that were used (.npy), written: (2, V) float32.
     pairs : Path
-        Table to write: which frames of which movie belong to each volume.
+        Table that is written (.tsv): which frames of which movie belong to each volume.
     cfg : Roi
         Section roi of the configuration.
     tr_s : float
         Repetition time (s).
     frames : int
-        Frames that a volume is paired with.
+        Number of frames that are paired with a volume.
+
+    Raises
+    ------
+    InputError
+        If the table has no voxels, runs differ in length, or repeats are the same recording.
     """
     rows = by_segment(bold)
     if cfg.repeats == "stack":
@@ -153,24 +130,29 @@ def train(
 
 
 def test(*, voxels: Path, statistics: Path, bold: list[Path], out: Path, pairs: Path, tr_s: float, frames: int) -> None:
-    """Average the test repeats at the selected voxels; standardise with the training statistics.
+    """Average the test repeats at the selected voxels and standardise them with the training statistics.
 
     Parameters
     ----------
     voxels : Path
-        Table of `roi select`.
+        Table of the V selected voxels (.tsv), as of `mindreel roi select`.
     statistics : Path
-        Mean and deviation of the training data, as `roi train` wrote them.
+        Mean and deviation of each voxel (.npy), as of `mindreel roi train`.
     bold : list of Path
-        Cleaned test runs, named {segment}_{repeat}.npy.
+        The subject's cleaned test runs (.npy), (T, 59412) float32, named {segment}_{repeat}.npy.
     out : Path
-        (S, T, V) float32.
+        Array that is written (.npy): (S, T, V) float32, a row per segment, its repeats averaged.
     pairs : Path
-        Table to write: which frames of which movie belong to each volume.
+        Table that is written (.tsv): which frames of which movie belong to each volume.
     tr_s : float
         Repetition time (s).
     frames : int
-        Frames that a volume is paired with.
+        Number of frames that are paired with a volume.
+
+    Raises
+    ------
+    InputError
+        If voxels and statistics do not belong together, runs differ in length, or repeats are the same recording.
     """
     index, fitted = read_voxels(voxels), load_array(statistics)
     if fitted.shape != (2, len(index)):
@@ -182,7 +164,23 @@ def test(*, voxels: Path, statistics: Path, bold: list[Path], out: Path, pairs: 
 
 
 def by_segment(paths: list[Path]) -> dict[str, list[Path]]:
-    """Group runs named {segment}_{repeat}.npy by segment, in the order of first appearance."""
+    """Group runs by segment.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Runs named {segment}_{repeat}.npy.
+
+    Returns
+    -------
+    segments : dict of list of Path
+        The runs of each segment, in the order of first appearance.
+
+    Raises
+    ------
+    InputError
+        If a name is another one, or is given twice.
+    """
     segments: dict[str, list[Path]] = {}
     for path in map(Path, paths):
         segment, _, repeat = path.stem.rpartition("_")
@@ -195,7 +193,13 @@ def by_segment(paths: list[Path]) -> dict[str, list[Path]]:
 
 
 def read_voxels(path: Path) -> np.ndarray:
-    """Read the grayordinates of a `voxels.tsv`, in model order: (V,) int."""
+    """Read the grayordinates of a `voxels.tsv`, in model order: (V,) int64.
+
+    Raises
+    ------
+    InputError
+        If the table holds none, or one that does not exist or is there twice.
+    """
     table = load_table(path)
     if "grayordinate" not in table or not len(table):
         raise InputError(f"{path}: no grayordinates; expected a table that `mindreel roi select` wrote")
@@ -209,7 +213,35 @@ def read_voxels(path: Path) -> np.ndarray:
     return index
 
 
+def read_reproducibility(segments: dict[str, list[Path]]) -> np.ndarray:
+    """Correlate the repeats of every segment that has some.
+
+    Parameters
+    ----------
+    segments : dict of list of Path
+        Runs of each segment, as of `by_segment`.
+
+    Returns
+    -------
+    z : ndarray of shape (S, 59412), float64
+        Fisher's z of the S segments with repeats, mean over pairs of repeats; NaN where a vertex is constant.
+
+    Raises
+    ------
+    InputError
+        If fewer than two segments have repeats, repeats differ in length, or two are the same recording.
+    """
+    repeated = {segment: runs for segment, runs in segments.items() if len(runs) > 1}
+    if len(repeated) < 2:
+        raise InputError(
+            f"voxel selection needs 2 or more training segments with 2 or more repeats each, found {len(repeated)} "
+            f"among {len(segments)} ({', '.join(segments)}); add runs to the sample sheet or lift an `exclude`"
+        )
+    return np.stack([_reproducibility(*item) for item in tqdm(repeated.items(), desc="segments", mininterval=5)])
+
+
 def _reproducibility(segment: str, runs: list[Path]) -> np.ndarray:
+    """Fisher's z of one segment, mean over all pairs of its repeats: (59412,)."""
     series = [load_array(path) for path in runs]
     for path, array in zip(runs, series, strict=True):
         if array.shape != series[0].shape or array.ndim != 2 or array.shape[1] != surface.VERTICES:
@@ -230,18 +262,70 @@ def _reproducibility(segment: str, runs: list[Path]) -> np.ndarray:
     return total / len(pairs)
 
 
+def summarise(
+    selection: Selection,
+    segments: dict[str, list[Path]],
+    table: pd.DataFrame,
+    alternative: str,
+    published: int | None,
+) -> dict[str, object]:
+    """Count what was tested and selected.
+
+    Parameters
+    ----------
+    selection : Selection
+        The tests and the selected vertices.
+    segments : dict of list of Path
+        Runs of each segment.
+    table : DataFrame
+        The selected voxels, in model order.
+    alternative : str
+        greater or two-sided.
+    published : int, optional
+        The paper's number of voxels.
+
+    Returns
+    -------
+    counts : dict
+        What `summary.json` holds.
+    """
+    tested = np.isfinite(selection.p)
+    ranked = strength(selection.t, alternative)
+    return {
+        "segments": [name for name, runs in segments.items() if len(runs) > 1],
+        "segments_without_repeat": [name for name, runs in segments.items() if len(runs) == 1],
+        "vertices": int(tested.size),
+        "tested": int(tested.sum()),
+        "excluded": int(tested.size - tested.sum()),
+        "significant": int(selection.significant.sum()),
+        "selected": len(table),
+        "published": published,
+        "t_significant": float(ranked[selection.significant].min()),
+        "t_selected": float(ranked[selection.selected].min()),
+        "repeats": {name: len(runs) for name, runs in segments.items()},
+        "areas": counts_per_area(table),
+    }
+
+
 def pairing(rows: dict[str, list[Path]], volumes: int, tr_s: float, frames: int) -> pd.DataFrame:
     """Say what was on the screen during each volume of an array (S, T, V).
 
     Parameters
     ----------
-    rows : dict
-        The array's rows and the runs of each, named {segment}_{repeat}.npy.
+    rows : dict of list of Path
+        The array's S rows and the runs of each, named {segment}_{repeat}.npy.
+    volumes : int
+        Length T of a row.
+    tr_s : float
+        Repetition time (s).
+    frames : int
+        Number of frames per volume.
 
     Returns
     -------
-    table : a line per row and volume: row, volume, segment, repeats ("1,2"), onset_s (of the volume, from the first one
-        kept), first_frame, last_frame (of the segment's extracted frames, counted through)
+    table : DataFrame of S x T rows
+        row, volume, segment, repeats ("1,2"), onset_s (of the volume, from the first one kept), first_frame, last_frame
+        (of the segment's extracted frames, counted through).
     """
     volume = np.arange(volumes)
     parts = []
@@ -264,18 +348,29 @@ def pairing(rows: dict[str, list[Path]], volumes: int, tr_s: float, frames: int)
 
 
 def average_repeats(segments: dict[str, list[Path]], voxels: np.ndarray) -> np.ndarray:
-    """Average each segment's repeats at some grayordinates: (S, T, V) float32; repeats may differ in number.
+    """Average each segment's repeats at some grayordinates; repeats may differ in number.
+
+    Parameters
+    ----------
+    segments : dict of list of Path
+        Runs of each of S segments, (T, 59412) each.
+    voxels : ndarray of shape (V,), int
+        Grayordinates.
+
+    Returns
+    -------
+    series : ndarray of shape (S, T, V), float32
+        Means over repeats.
 
     Raises
     ------
     InputError
         If two runs differ in length, the runs are not (T, 59412), or two repeats are the same recording.
     """
-    averages: list[np.ndarray] = []
-    shape, example = None, None
+    averages, shape, example = [], None, None
     for runs in tqdm(segments.values(), desc="segments", mininterval=5):
-        total: np.ndarray | float = 0.0
-        known: dict[bytes, Path] = {}
+        repeats: list[np.ndarray] = []
+        path_of: dict[bytes, Path] = {}
         for path in runs:
             series = load_array(path)
             shape, example = shape or series.shape, example or path
@@ -285,25 +380,25 @@ def average_repeats(segments: dict[str, list[Path]], voxels: np.ndarray) -> np.n
                     f"{surface.VERTICES} columns; all segments of a split must be equally long (bold.trim)"
                 )
             part = np.asarray(series[:, voxels])
-            same = known.setdefault(hashlib.sha256(part.tobytes()).digest(), path)
+            same = path_of.setdefault(hashlib.sha256(part.tobytes()).digest(), path)
             if same is not path:
                 raise InputError(
                     f"{same} and {path} are the same recording; correct the files or set `exclude` for one in the "
                     "sample sheet"
                 )
-            total = total + part.astype(np.float64)
-        averages.append(np.asarray(total / len(runs), np.float32))
+            repeats.append(part.astype(np.float64))
+        averages.append((sum(repeats, np.zeros_like(repeats[0])) / len(runs)).astype(np.float32))
     return np.stack(averages)
 
 
 def fit_statistics(series: np.ndarray) -> np.ndarray:
-    """Mean and deviation (ddof 0) of each voxel over segments and volumes of (S, T, V): (2, V) float32."""
+    """Fit mean and deviation (ddof 0) of each voxel over segments and volumes of (S, T, V): (2, V) float32."""
     flat = series.reshape(-1, series.shape[-1])
     return np.stack([flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64)]).astype(np.float32)
 
 
 def standardise(series: np.ndarray, statistics: np.ndarray) -> np.ndarray:
-    """Subtract the mean and divide by the deviation of (2, V) statistics; a voxel without deviation stays unscaled."""
+    """Apply (2, V) statistics to (S, T, V): float32; a voxel without deviation is only centred."""
     mean, deviation = statistics
     return ((series - mean) / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
 

@@ -1,6 +1,6 @@
-"""Find how late the fMRI is that a picture is best decoded from (`mindreel roi lag`).
+"""The delay after which fMRI shows a picture best (`mindreel roi lag`).
 
-A look at the training data, not a step of the pipeline: it helps to choose `encoder.shift`.
+No step of the pipeline: a look at the training data that helps to choose `encoder.shift`.
 """
 
 import math
@@ -24,32 +24,38 @@ PENALTIES = np.logspace(1, 6, 6)  # of ridge regression; voxels have deviation 1
 
 
 def sweep(*, bold: Path, targets: list[Path], out: Path, figure: Path, tr_s: float) -> None:
-    """Sweep the delay between a picture and the fMRI that it is decoded from: a table and its curves.
+    """Sweep the delay between a picture and the fMRI that it is decoded from.
 
-    Ridge regression from a volume to the CLIP embedding of the frames shown that many TRs earlier, cross-validated over
-    training segments.
+    At each delay, ridge regression goes from a volume to the CLIP embedding of the frames shown that many TRs earlier.
+    It is cross-validated over training segments.
 
     Parameters
     ----------
     bold : Path
         The subject's train.npy, (S, T, V) float32.
     targets : list of Path
-        Folders of stage targets of its S rows, in that order.
+        Folders of stage targets, one for each of the S rows of `bold`, in its order.
     out : Path
-        Table, a row per delay: lag (volumes), delay_s, r (of true and decoded values, mean over the embedding's
-        dimensions), two_way (share of clips that are nearer to their own embedding than to another's; chance is 0.5),
-        and the deviation of both over folds (r_deviation, two_way_deviation).
+        Table that is written (.tsv), a row per delay: lag (volumes), delay_s, r (of true and decoded values, mean over
+        the embedding's dimensions), two_way (share of clips that are nearer to their own embedding than to another's;
+        chance is 0.5), r_deviation and two_way_deviation (over folds).
     figure : Path
-        Both curves, .png or .svg.
+        Curves of both scores that are drawn (.png or .svg).
     tr_s : float
         Repetition time (s).
+
+    Raises
+    ------
+    InputError
+        If fMRI and targets do not fit each other, or there are too few segments or volumes.
     """
     series = load_array(bold)
-    wanted = [load_array(folder / "image.npy") for folder in targets]
-    if [len(array) for array in wanted] != [series.shape[1]] * len(series):
+    embeddings = [load_array(folder / "image.npy") for folder in targets]
+    if [len(array) for array in embeddings] != [series.shape[1]] * len(series):
         raise InputError(
-            f"{bold} has {series.shape[0]} rows of {series.shape[1]} volumes, the {len(wanted)} targets have "
-            f"{', '.join(str(len(array)) for array in wanted)}; give --targets once per row of the fMRI, in its order"
+            f"{bold} has {series.shape[0]} rows of {series.shape[1]} volumes, the {len(embeddings)} targets have "
+            f"{', '.join(str(len(array)) for array in embeddings)}; give --targets once per row of the fMRI, in its "
+            "order"
         )
     lags = range(math.floor(LONGEST_S / tr_s + 1e-9) + 1)
     segments = list(dict.fromkeys(targets))
@@ -58,7 +64,7 @@ def sweep(*, bold: Path, targets: list[Path], out: Path, figure: Path, tr_s: flo
             f"{bold}: {len(segments)} segments of {series.shape[1]} volumes; a sweep of {len(lags)} delays that is "
             f"cross-validated over segments needs 2 segments of {len(lags) + 2} volumes or more"
         )
-    pictures = np.stack([array[:, :, 0].mean(axis=1) for array in wanted])  # (S, T, E)
+    pictures = np.stack([array[:, :, 0].mean(axis=1) for array in embeddings])  # (S, T, E)
     fold = np.array([segments.index(folder) % min(FOLDS, len(segments)) for folder in targets])
     table = pd.DataFrame(scores(series, pictures, fold, lags))
     table.insert(1, "delay_s", table["lag"] * tr_s)
@@ -74,19 +80,24 @@ def scores(series: np.ndarray, pictures: np.ndarray, fold: np.ndarray, lags: ran
 
     Parameters
     ----------
-    series : (S, T, V)
-    pictures : (S, T, E)
-    fold : (S,) int
+    series : ndarray of shape (S, T, V), float
+        fMRI.
+    pictures : ndarray of shape (S, T, E), float
+        Embedding of what is shown during each volume.
+    fold : ndarray of shape (S,), int
         Rows of one fold are left out together.
+    lags : range
+        Delays (volumes).
 
     Returns
     -------
-    found : a row per delay: lag, r, two_way, r_deviation, two_way_deviation
+    rows : list of dict
+        One per delay: lag, r, two_way, r_deviation, two_way_deviation.
     """
     from sklearn.linear_model import RidgeCV
 
     length = series.shape[1] - max(lags)
-    found = []
+    scored = []
     for late in tqdm(lags, desc="lags", mininterval=5):
         shifted, each = series[:, late : late + length], []
         for left_out in np.unique(fold):
@@ -97,12 +108,23 @@ def scores(series: np.ndarray, pictures: np.ndarray, fold: np.ndarray, lags: ran
             r = correlate(y_test, decoded)
             each.append({"r": np.nanmean(r) if np.isfinite(r).any() else 0.0, "two_way": two_way(y_test, decoded)})
         folds = pd.DataFrame(each)
-        found.append({"lag": late, **folds.mean(), **folds.std().add_suffix("_deviation")})
-    return found
+        scored.append({"lag": late, **folds.mean(), **folds.std().add_suffix("_deviation")})
+    return scored
 
 
 def two_way(true: np.ndarray, decoded: np.ndarray) -> float:
-    """Share of pairs (i, j) of which decoded i correlates more with true i than with true j; both (N, E)."""
+    """Compute two-way identification: how often a decoded row is nearer to its own true row than to another's.
+
+    Parameters
+    ----------
+    true, decoded : ndarray of shape (N, E), float
+        Embeddings.
+
+    Returns
+    -------
+    share : float
+        Share of pairs (i, j) of which decoded i correlates more with true i than with true j.
+    """
     a, b = (v - v.mean(axis=1, keepdims=True) for v in (decoded, true))
     a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (a, b))
     alike = a @ b.T
@@ -111,7 +133,7 @@ def two_way(true: np.ndarray, decoded: np.ndarray) -> float:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw both scores of a sweep over the delay, with what chance would give and the best delay."""
+    """Draw both scores of a sweep, a table as of `sweep`, over the delay, with chance and the best delay."""
     drawn = Figure(figsize=(5.2, 2.1), layout="constrained")
     left, right = drawn.subplots(1, 2)
     drawn.suptitle("Ridge regression from later fMRI, training segments left out in turn")
@@ -124,6 +146,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _curve(axes: Axes, table: pd.DataFrame, score: str, chance: float, label: str) -> None:
+    """Draw one score with its deviation over folds."""
     delay, value, deviation = table["delay_s"], table[score], table[f"{score}_deviation"]
     best = table.loc[value.idxmax()]
     axes.fill_between(delay, value - deviation, value + deviation, color=style.ACCENT, alpha=0.2, linewidth=0)

@@ -1,7 +1,7 @@
 """Stage `simulate`: a data set of the small world on disk, laid out as Wen 2018's, with the truth beside it.
 
-The same seed writes the same bytes: every draw hangs on the seed and on names (segment, subject, run), not on what
-was drawn before. Nothing but tests reads the truth.
+The same seed writes the same bytes: every draw depends on the seed and on names (segment, subject, run), not on
+earlier draws. Nothing but tests reads the truth.
 """
 
 import zlib
@@ -25,27 +25,32 @@ SCENE = tuple(field.name for field in fields(drawing.Scene))
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """The random numbers of one thing, by the seed and the thing's names."""
+    """Make the random numbers of one thing, by the seed and the thing's names."""
     return np.random.default_rng(np.random.SeedSequence([seed, *(zlib.crc32(name.encode()) for name in names)]))
 
 
 def movie(*, segment: str, volumes: int, movie: Path, scenes: Path, cfg: Simulate, tr_s: float) -> None:
-    """Draw a segment's storyboard; write the H.264 movie and the table of its scenes.
+    """Draw a segment's storyboard; write the movie and the table of its scenes.
 
     Parameters
     ----------
     segment : str
-        The segment's name; what is drawn depends on it.
+        Name of the segment; the drawing depends on it and the seed.
     volumes : int
-        Volumes that the movie lasts.
+        Length of the movie (volumes).
     movie : Path
-        Movie, .mp4.
+        Movie that is written (H.264 in .mp4).
     scenes : Path
-        Table, a row per scene.
+        Storyboard that is written (.tsv), a row per volume: the scene's words and numbers, and its caption.
     cfg : Simulate
         Section simulate of the configuration.
     tr_s : float
-        Repetition time (s).
+        Repetition time (s); must be the 2 s of a motion.
+
+    Raises
+    ------
+    InputError
+        If the TR is another one.
     """
     _check_tr(tr_s)
     drawn = drawing.storyboard(volumes, generator(cfg.seed, segment, "storyboard"), *cfg.scene_volumes)
@@ -74,29 +79,28 @@ def write_movie(out: Path, board: list[drawing.Scene], fps: int, side: int) -> N
 def subject(
     *, subject: str, sheet: Path, scenes: list[Path], root: Path, truth: Path, cfg: Simulate, data: Data, bold: Bold
 ) -> None:
-    """Write all runs of one subject below `root`, its T1w if it has raw runs, and the truth about it.
+    """Write all runs of one subject, its T1w if it has raw runs, and the truth about it.
 
     Parameters
     ----------
-    scenes : list of Path
-        The storyboards, each named {segment}.tsv.
-    truth : Path
-        Folder with responding.npy (59412,) bool; hrf.npy (59412,) float32, peak delay (s), NaN where nothing
-        responds; noise_ceiling.npy (59412,) float32, expected correlation of two repeats; tuning.tsv, a row per
-        responding vertex; motion/{segment}_{repeat}.tsv for raw runs: translations (mm), rotations (rad) per
-        volume.
     subject : str
-        The subject's name; what is drawn depends on it.
+        The subject's name in the sheet.
     sheet : Path
-        Sample sheet, .tsv.
+        Sample sheet (.tsv).
+    scenes : list of Path
+        Storyboards of `mindreel simulate movie`, each named {segment}.tsv.
     root : Path
-        Folder of the data set.
+        Folder of the data set; data.patterns says where in it files are written.
+    truth : Path
+        Folder that is written: responding.npy (59412,) bool; hrf.npy (59412,) float32, peak delay (s), NaN where
+        nothing responds; noise_ceiling.npy (59412,) float32, expected correlation of two repeats; tuning.tsv, a row per
+        responding vertex; motion/{segment}_{repeat}.tsv for raw runs: translations (mm), rotations (rad) per volume.
     cfg : Simulate
         Section simulate of the configuration.
     data : Data
         Section data of the configuration.
     bold : Bold
-        Section bold of the configuration.
+        Section bold of the configuration; its trim rules say how many volumes precede the movie.
 
     Raises
     ------
@@ -106,8 +110,8 @@ def subject(
     """
     _check_tr(data.tr_s)
     runs = _runs(sheet, subject)
-    tables = {path.stem: path for path in scenes}
-    boards = {segment: read_board(tables[segment]) for segment in dict.fromkeys(runs["segment"]) if segment in tables}
+    files = {path.stem: path for path in scenes}
+    boards = {segment: read_board(files[segment]) for segment in dict.fromkeys(runs["segment"]) if segment in files}
     _check(runs, boards, bold, sheet)
 
     model = cortex.grow(cfg.responsive, generator(cfg.seed, f"sub-{subject}", "cortex"))
@@ -129,7 +133,7 @@ def subject(
                 series = cifti_run(model.vertices, response, strength, rng)
                 surface.save_dtseries(out, series, data.tr_s, scanner.grayordinate_axis())
             else:
-                assert head is not None  # some run is raw
+                assert head is not None, "there is a raw run"
                 path = scanner.motion(run.volumes, cfg.motion_mm, rng)
                 image = raw_run(head, model.vertices, response, path, cfg.noise, data.tr_s, rng)
                 _save_image(out, image)
@@ -138,18 +142,18 @@ def subject(
 
 
 def hcp(*, run: Path, cfg: Simulate, subject: str) -> None:
-    """Write one HCP-like run: 91,282 grayordinates, TR 0.72 s, visual areas as active as in a movie, networks at rest.
+    """Write one HCP-like run: 91,282 grayordinates, TR 0.72 s.
 
     All visual vertices respond to a movie of their own, each of the 17 networks fluctuates slowly, and there is noise.
 
     Parameters
     ----------
     run : Path
-        The run, .dtseries.nii.
+        Run that is written (.dtseries.nii); the drawing depends on its name.
     cfg : Simulate
         Section simulate of the configuration.
     subject : str
-        The subject's name; what is drawn depends on it.
+        Name of the HCP subject; the drawing depends on it and the seed.
     """
     model = cortex.grow(1.0, generator(cfg.seed, f"hcp-{subject}", "cortex"))
     rng = generator(cfg.seed, f"hcp-{subject}", Path(run).name)
@@ -166,7 +170,7 @@ def hcp(*, run: Path, cfg: Simulate, subject: str) -> None:
 
 
 def _networks(volumes: int, rng: np.random.Generator) -> np.ndarray:
-    """Slow fluctuations that the vertices of a Yeo-17 network share: (volumes, 59412) float32, deviation 0.5."""
+    """Draw slow fluctuations that a Yeo-17 network's vertices share: (volumes, 59412) float32, deviation 0.5."""
     from scipy.ndimage import gaussian_filter1d
 
     waves = gaussian_filter1d(rng.standard_normal((volumes, 18)), 8 / HCP_TR_S, axis=0)
@@ -176,7 +180,13 @@ def _networks(volumes: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def read_board(path: Path) -> list[drawing.Scene]:
-    """Read a storyboard that `movie` wrote: one scene per volume."""
+    """Read a storyboard that `movie` wrote: one scene per volume.
+
+    Raises
+    ------
+    InputError
+        If the table lacks a column.
+    """
     table = load_table(path)
     missing = [name for name in SCENE if name not in table]
     if missing:
@@ -187,12 +197,26 @@ def read_board(path: Path) -> list[drawing.Scene]:
 def segment_responses(
     model: cortex.Cortex, runs: pd.DataFrame, boards: dict[str, list[drawing.Scene]], bold: Bold, tr_s: float
 ) -> dict[tuple[str, int], np.ndarray]:
-    """What each responding vertex does in the runs of each segment, without noise.
+    """Compute what each responding vertex does in the runs of each segment, without noise.
+
+    Parameters
+    ----------
+    model : Cortex
+        The subject's N responding vertices.
+    runs : DataFrame
+        The subject's rows of the sample sheet.
+    boards : dict of list of Scene
+        Storyboard of each segment.
+    bold : Bold
+        Section bold of the configuration.
+    tr_s : float
+        Repetition time (s).
 
     Returns
     -------
-    responses : (segment, volumes of the run) -> (volumes, N) float32; over the kept volumes of the training segments
-        every vertex has mean 0 and deviation 1
+    responses : dict of ndarray of shape (volumes, N), float32
+        By segment and length of the run. Over the kept volumes of the training segments every vertex has mean 0 and
+        deviation 1.
     """
     unrolled = _unrolled(model, boards)
     responses, train = {}, []
@@ -209,7 +233,7 @@ def segment_responses(
 
 
 def _unrolled(model: cortex.Cortex, boards: dict[str, list[drawing.Scene]]) -> dict[str, tuple[np.ndarray, float]]:
-    """Drive of each segment on the fine time grid, ((n, N) float32, its step in s); every scene is drawn once."""
+    """Compute each segment's drive on the fine time grid, ((n, N) float32, its step in s); a scene is drawn once."""
     distinct = list(dict.fromkeys(scene for board in boards.values() for scene in board))
     place = {scene: i for i, scene in enumerate(distinct)}
     drive = cortex.drive(model, distinct)
@@ -218,7 +242,7 @@ def _unrolled(model: cortex.Cortex, boards: dict[str, list[drawing.Scene]]) -> d
 
 
 def noise_strength(model: cortex.Cortex, cfg: Simulate, subject: str) -> np.ndarray:
-    """Deviation of every vertex's noise: (59412,) float32, cfg.noise times 0.7 to 1.5 where the cortex responds."""
+    """Draw the deviation of every vertex's noise: (59412,) float32, cfg.noise, times 0.7 to 1.5 if it responds."""
     strength = np.full(surface.VERTICES, cfg.noise, np.float32)
     rng = generator(cfg.seed, f"sub-{subject}", "noise")
     strength[model.vertices] *= rng.uniform(0.7, 1.5, len(model.vertices)).astype(np.float32)
@@ -226,7 +250,24 @@ def noise_strength(model: cortex.Cortex, cfg: Simulate, subject: str) -> np.ndar
 
 
 def cifti_run(vertices: np.ndarray, response: np.ndarray, strength: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One run in grayordinates: (T, 91282) float32 around the baseline."""
+    """Make one run in grayordinates.
+
+    Parameters
+    ----------
+    vertices : ndarray of shape (N,), int
+        Grayordinates that respond.
+    response : ndarray of shape (T, N), float32
+        What they do, without noise.
+    strength : ndarray of shape (59412,), float32
+        Deviation of each cortical grayordinate's noise.
+    rng : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    series : ndarray of shape (T, 91282), float32
+        Intensities around the baseline.
+    """
     series = scanner.noise(len(response), scanner.GRAYORDINATES, rng)
     series[:, : surface.VERTICES] *= strength
     series[:, vertices] += response
@@ -245,13 +286,37 @@ def raw_run(
     tr_s: float,
     rng: np.random.Generator,
 ) -> nib.Nifti1Image:
-    """One run in the scanner's space: 4-D int16."""
+    """Make one run in the scanner's space.
+
+    Parameters
+    ----------
+    head : Head
+        The subject's.
+    vertices : ndarray of shape (N,), int
+        Grayordinates that respond.
+    response : ndarray of shape (T, N), float32
+        What they do, without noise.
+    path : ndarray of shape (T, 6), float64
+        Head motion, as of `scanner.motion`.
+    noise : float
+        Deviation of a voxel's noise.
+    tr_s : float
+        Repetition time (s).
+    rng : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    image : Nifti1Image
+        4-D, int16.
+    """
     everywhere = np.zeros((len(response), surface.VERTICES), np.float32)
     everywhere[:, vertices] = response
     image = nib.Nifti1Image(scanner.scan(head, everywhere, noise, path, rng), head.affine)
     image.header.set_xyzt_units("mm", "sec")
     image.header.set_zooms((*image.header.get_zooms()[:3], tr_s))
-    image.set_sform(head.affine, 1), image.set_qform(head.affine, 1)
+    image.set_sform(head.affine, 1)
+    image.set_qform(head.affine, 1)
     return image
 
 
@@ -264,6 +329,7 @@ def _save_truth(
     cfg: Simulate,
     runs: pd.DataFrame,
 ) -> None:
+    """Write what `subject` says about the truth, but for head motion."""
     responding, peak_s = np.zeros(surface.VERTICES, bool), np.full(surface.VERTICES, np.nan, np.float32)
     responding[model.vertices] = True
     peak_s[model.vertices] = model.table["peak_s"]
@@ -286,6 +352,7 @@ def _save_truth(
 
 
 def _save_image(out: Path, image: nib.Nifti1Image) -> None:
+    """Write an image, atomically."""
     with atomic(out) as path:
         image.to_filename(path)
 
@@ -311,12 +378,13 @@ def _runs(sheet: Path, subject: str) -> pd.DataFrame:
 
 
 def _check(runs: pd.DataFrame, boards: dict[str, list[drawing.Scene]], bold: Bold, sheet: Path) -> None:
+    """Refuse runs that have no storyboard, another length than it or a source that is not simulated."""
     for run in runs.itertuples():
         name = f"{sheet}: subject {run.subject}, {run.segment}, repeat {run.repeat}"
         if run.segment not in boards:
-            known = ", ".join(boards) or "none"
+            there = ", ".join(boards) or "none"
             raise InputError(
-                f"{name}: no storyboard {run.segment}.tsv among --scenes (found: {known}); "
+                f"{name}: no storyboard {run.segment}.tsv among --scenes (found: {there}); "
                 f"make it with `mindreel simulate movie --segment {run.segment}`"
             )
         if run.volumes not in bold.trim:

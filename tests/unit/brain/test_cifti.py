@@ -1,4 +1,4 @@
-"""CIFTI headers read without nibabel say what nibabel says."""
+"""CIFTI files read without nibabel say what nibabel says."""
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +12,9 @@ from mindreel.errors import InputError
 @pytest.fixture(scope="module")
 def axis():
     """A few vertices of either hemisphere, a volume between them."""
-    sides = [BrainModelAxis.from_surface([0, 5, 7 + i], surface.MESH, name=n) for i, n in enumerate(surface.CORTEX)]
+    sides = [
+        BrainModelAxis.from_surface([0, 5, 7 + i], surface.MESH, name=n) for i, n in enumerate(surface.HEMISPHERES)
+    ]
     return (
         sides[1] + BrainModelAxis.from_mask(np.ones((2, 2, 2), bool), name="thalamus_left", affine=np.eye(4)) + sides[0]
     )
@@ -44,13 +46,13 @@ def test_a_series_is_read_as_nibabel_reads_it(tmp_path, rng, axis, swapped, dtyp
     expected = expected.T if swapped else expected
     assert np.array_equal(found.read(0, axis.size), expected)
     assert np.array_equal(found.read(2, 5), expected[:, 2:5])
-    told = {name: (part, model.vertex) for name, part, model in axis.iter_structures()}
-    assert found.structures == tuple(told)
-    for name, surface_ in found.surfaces.items():
-        part, vertices = told[name]
-        assert surface_.first == part.start and np.array_equal(surface_.vertices, vertices)
-        assert surface_.mesh == surface.MESH
-    assert set(found.surfaces) == set(surface.CORTEX)
+    models = {name: (part, model.vertex) for name, part, model in axis.iter_structures()}
+    assert found.structures == tuple(models)
+    for name, structure in found.surfaces.items():
+        part, vertices = models[name]
+        assert structure.first == part.start and np.array_equal(structure.vertices, vertices)
+        assert structure.mesh == surface.MESH
+    assert set(found.surfaces) == set(surface.HEMISPHERES)
 
 
 def test_a_scaled_series_is_scaled(tmp_path, axis):
@@ -90,3 +92,48 @@ def test_damaged_xml_is_named(tmp_path, axis):
     path.write_bytes(path.read_bytes().replace(b"<Matrix>", b"<Mitrax>"))
     with pytest.raises(InputError, match="cannot be read: mismatched tag"):
         cifti.open_series(path)
+
+
+@pytest.mark.parametrize("damage", ["BrainStructure", "SurfaceNumberOfVertices", "IndexOffset"])
+def test_a_structure_that_says_too_little_is_named(tmp_path, axis, damage):
+    path = save(tmp_path / "a.dtseries.nii", np.zeros((2, axis.size)), (SeriesAxis(0, 1, 2), axis))
+    path.write_bytes(path.read_bytes().replace(damage.encode(), damage[::-1].encode()))
+    with pytest.raises(InputError, match=f"cannot be read: '{damage}'; fetch it again"):
+        cifti.open_series(path)
+
+
+def test_maps_are_no_series_but_have_a_surface(tmp_path, rng):
+    values = rng.normal(size=surface.VERTICES).astype(np.float32)
+    surface.save_dscalar(tmp_path / "a.dscalar.nii", {"one": values})
+    with pytest.raises(InputError, match=r"expected a dense CIFTI time series .*its axes are SCALARS x BRAIN_MODELS"):
+        cifti.open_series(tmp_path / "a.dscalar.nii")
+    assert np.array_equal(cifti.read_surface(tmp_path / "a.dscalar.nii"), values[None])
+
+
+def test_the_surface_is_found_by_the_axis_of_the_file(tmp_path, rng):
+    """Subcortex first and hemispheres swapped: the cortex comes out in order all the same."""
+    axis = surface.brain_model_axis()
+    left, right = axis[: surface.LEFT], axis[surface.LEFT :]
+    voxels = BrainModelAxis.from_mask(np.ones((2, 2, 2), bool), name="thalamus_left", affine=np.eye(4))
+    values = rng.normal(size=(3, 8 + surface.VERTICES)).astype(np.float32)
+    save(tmp_path / "a.dtseries.nii", values, (SeriesAxis(0, 2.0, 3), voxels + right + left))
+    rights = 8 + surface.VERTICES - surface.LEFT
+    expected = np.concatenate([values[:, rights:], values[:, 8:rights]], 1)
+    np.testing.assert_array_equal(cifti.read_surface(tmp_path / "a.dtseries.nii"), expected)
+
+
+def test_a_file_without_cortex_says_what_it_has(tmp_path):
+    voxels = BrainModelAxis.from_mask(np.ones((2, 2, 2), bool), name="thalamus_left", affine=np.eye(4))
+    save(tmp_path / "a.dtseries.nii", np.zeros((2, 8), np.float32), (SeriesAxis(0, 2.0, 2), voxels))
+    with pytest.raises(
+        InputError, match=r"a\.dtseries\.nii: has no CIFTI_STRUCTURE_CORTEX_LEFT, only CIFTI_STRUCTURE_THALAMUS_LEFT"
+    ):
+        cifti.read_surface(tmp_path / "a.dtseries.nii")
+
+
+def test_a_truncated_file_says_so(tmp_path):
+    path = tmp_path / "a.dscalar.nii"
+    surface.save_dscalar(path, {"one": np.ones(surface.VERTICES)})
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(InputError, match=r"a\.dscalar\.nii: cannot be read whole: .*fetch it again"):
+        cifti.read_surface(path)

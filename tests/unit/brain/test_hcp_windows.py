@@ -1,10 +1,10 @@
-"""The shards of pretraining segments as one array."""
+"""The shards of HCP windows as one array."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mindreel.brain.hcp_segments import INDEX, open_segments
+from mindreel.brain.hcp_windows import INDEX, open_windows
 from mindreel.errors import InputError
 
 
@@ -35,7 +35,7 @@ def save(folder, arrays):
 )
 def test_rows_are_those_of_the_whole_array(folder, rows):
     whole = np.concatenate([np.load(folder / f"sub-{i}/segments.npy") for i in range(3)])
-    opened = open_segments(folder)
+    opened = open_windows(folder)
     assert len(opened) == 9 and opened.shape == (9, 4) and opened.dtype == np.float16
     assert opened[rows].shape == whole[rows].shape
     assert np.array_equal(opened[rows], whole[rows])
@@ -43,11 +43,11 @@ def test_rows_are_those_of_the_whole_array(folder, rows):
 
 def test_beyond_the_end_is_an_index_error(folder):
     with pytest.raises(IndexError):
-        open_segments(folder)[9]
+        open_windows(folder)[9]
 
 
 def test_only_the_shards_asked_for_are_read(folder):
-    opened = open_segments(folder)
+    opened = open_windows(folder)
     (folder / "sub-2/segments.npy").unlink()
     assert np.array_equal(opened[[2, 0]], np.load(folder / "sub-0/segments.npy")[[2, 0]])
     with pytest.raises(FileNotFoundError):
@@ -61,29 +61,29 @@ def test_more_shards_than_open_files(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
     try:
-        assert np.array_equal(open_segments(tmp_path)[:][:, 0], np.arange(120))
+        assert np.array_equal(open_windows(tmp_path)[:][:, 0], np.arange(120))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_folder_without_index_is_named(tmp_path):
     with pytest.raises(InputError, match=r"holds no runs.tsv; expected a folder that `mindreel hcp` made"):
-        open_segments(tmp_path)
+        open_windows(tmp_path)
 
 
 def test_an_older_index_is_refused(tmp_path):
     (tmp_path / "runs.tsv").write_text("run\tstart\n")
     with pytest.raises(InputError, match=r"has no column subject, shard, first, segments, volumes"):
-        open_segments(tmp_path)
+        open_windows(tmp_path)
 
 
 def test_a_shard_that_is_gone_or_shorter_is_named(folder):
     np.save(folder / "sub-2/segments.npy", np.zeros((2, 4), np.float16))
-    with pytest.raises(InputError, match=r"sub-2/segments.npy: has 2 segments, the index says 5"):
-        open_segments(folder)
+    with pytest.raises(InputError, match=r"sub-2/segments.npy: has 2 windows, the index says 5"):
+        open_windows(folder)
     (folder / "sub-2/segments.npy").unlink()
     with pytest.raises(InputError, match=r"sub-2/segments.npy: not a readable .npy"):
-        open_segments(folder)
+        open_windows(folder)
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_a_shard_that_is_gone_or_shorter_is_named(folder):
 def test_a_shard_of_another_kind_is_named(folder, array, message):
     np.save(folder / "sub-2/segments.npy", array)
     with pytest.raises(InputError, match=message):
-        open_segments(folder)
+        open_windows(folder)

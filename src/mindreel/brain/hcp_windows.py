@@ -1,7 +1,9 @@
-"""The folder of pretraining segments that stage hcp makes, as one array: read by whoever learns from it.
+"""The windows of HCP runs that stage hcp makes for pretraining, as one array: read by whoever learns from it.
 
-`runs.tsv` has a row per run: subject, run, shard (a `.npy` of (N, V) float16, its path within the folder), first (row
-of the shard at which the run begins), segments (how many rows follow), volumes (the run's length).
+A window is the mean of a few volumes (`hcp.window`). On disk windows are called segments: a folder of them has a shard
+`segments.npy` per subject, and an index `runs.tsv` with a row per run: subject, run, shard (a `.npy` of (N, V) float16,
+its path within the folder), first (row of the shard at which the run begins), segments (how many rows follow), volumes
+(the run's length).
 """
 
 import os
@@ -16,11 +18,30 @@ from mindreel.errors import InputError
 INDEX = ("subject", "run", "shard", "first", "segments", "volumes")
 
 
-class Segments:
+class Windows:
     """Rows of all shards, one after the other, as an array (N, V) that stays on disk.
 
     Only rows that are asked for are read. Shards are not kept mapped, since a map holds an open file, and a thousand
     subjects are more than most systems allow; reading rows by their place in the file is as fast.
+
+    Parameters
+    ----------
+    paths : list of Path
+        The shards, each a `.npy` of shape (n, V), float16.
+
+    Attributes
+    ----------
+    shape : tuple of 2 ints
+        N windows of V voxels.
+    dtype : dtype
+        float16.
+    ends : ndarray of shape (shards,), int
+        Row after the last one of each shard.
+
+    Raises
+    ------
+    InputError
+        If a shard cannot be read, has another type or another number of voxels than the others.
     """
 
     ndim = 2
@@ -32,8 +53,8 @@ class Segments:
         self.offsets = [offset for _, offset in described]
         columns = {shape[1]: path for shape, path in zip(shapes, self.paths, strict=True)}
         if len(columns) != 1:
-            found = "; ".join(f"{count} in {path}" for count, path in columns.items()) or "no shard"
-            raise InputError(f"hcp segments: the shards' voxel counts differ: {found}; delete the folder and rerun hcp")
+            counts = "; ".join(f"{count} in {path}" for count, path in columns.items()) or "no shard"
+            raise InputError(f"hcp windows: the shards' voxel counts differ: {counts}; delete the folder and rerun hcp")
         self.ends = np.cumsum([rows for rows, _ in shapes])
         self.shape = (int(self.ends[-1]), *columns)
         self.dtype = np.dtype(np.float16)
@@ -54,14 +75,25 @@ class Segments:
         return values.reshape(*np.shape(wanted), self.shape[1])
 
     def _read(self, shard: int, rows: np.ndarray) -> np.ndarray:
+        """Read rows of one shard: (n, V) float16."""
         size = self.shape[1] * self.dtype.itemsize
         with open(self.paths[shard], "rb", buffering=0) as file:
             parts = [os.pread(file.fileno(), size, self.offsets[shard] + int(row) * size) for row in rows]
         return np.frombuffer(b"".join(parts), self.dtype).reshape(len(rows), self.shape[1])
 
 
-def open_segments(folder: Path) -> Segments:
-    """Open the segments of a folder that `mindreel hcp` made: an array-like (N, V) float16, nothing read yet.
+def open_windows(folder: Path) -> Windows:
+    """Open the windows of a folder that `mindreel hcp` made.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with `runs.tsv`, such as `results/DATASET/hcp`.
+
+    Returns
+    -------
+    windows : Windows
+        Array-like of shape (N, V), float16; nothing is read yet.
 
     Raises
     ------
@@ -69,29 +101,38 @@ def open_segments(folder: Path) -> Segments:
         If the index is missing or names a shard that is not there or has another shape than it says.
     """
     index = read_index(folder)
-    shards = index.groupby("shard", sort=False)["segments"].sum()
-    opened = Segments([Path(folder) / name for name in shards.index])
-    found = np.diff(opened.ends, prepend=0)
-    wrong = np.flatnonzero(found != shards.to_numpy())
+    expected = index.groupby("shard", sort=False)["segments"].sum()
+    opened = Windows([Path(folder) / name for name in expected.index])
+    counts = np.diff(opened.ends, prepend=0)
+    wrong = np.flatnonzero(counts != expected.to_numpy())
     if len(wrong):
-        path, has, expected = opened.paths[wrong[0]], found[wrong[0]], shards.iloc[wrong[0]]
-        raise InputError(f"{path}: has {has} segments, the index says {expected}; delete it and rerun hcp")
+        shard = wrong[0]
+        raise InputError(
+            f"{opened.paths[shard]}: has {counts[shard]} windows, the index says {expected.iloc[shard]}; delete it and "
+            "rerun hcp"
+        )
     return opened
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """Read the index of a folder of segments: a row per run, columns INDEX."""
+    """Read the index of a folder of windows: a row per run, columns INDEX.
+
+    Raises
+    ------
+    InputError
+        If there is no index, or it lacks a column.
+    """
     path = Path(folder) / "runs.tsv"
     if not path.exists():
         raise InputError(f"{folder}: holds no runs.tsv; expected a folder that `mindreel hcp` made")
-    index = read_text(path)
+    index = read_runs(path)
     missing = [name for name in INDEX if name not in index]
     if missing:
         raise InputError(f"{path}: has no column {', '.join(missing)}; delete it and rerun hcp")
     return index
 
 
-def read_text(path: Path) -> pd.DataFrame:
+def read_runs(path: Path) -> pd.DataFrame:
     """Read a table of HCP runs; a subject named 007 stays 007."""
     return pd.read_csv(path, sep="\t", dtype={"subject": str, "run": str}, keep_default_na=False)
 
@@ -103,6 +144,5 @@ def _describe(path: Path) -> tuple[tuple[int, int], int]:
         raise InputError(f"{path}: found {array.dtype} {array.shape}, expected float16 (N, V); delete it and rerun hcp")
     if not array.flags.c_contiguous or array.dtype.byteorder not in "=<|":
         raise InputError(f"{path}: expected rows one after the other, little-endian; delete it and rerun hcp")
-    assert isinstance(array, np.memmap)  # as `load_array` opens it
-    rows, voxels = array.shape
-    return (rows, voxels), array.offset
+    assert isinstance(array, np.memmap), "load_array maps"
+    return array.shape, array.offset
