@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,6 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     fps : float
         Frames per second (1/s).
     """
-    import av
-
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -51,9 +50,38 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise InputError(f"{path}: frames are {height} x {width} pixels, H.264 needs even sides; change stimuli.side")
-    with atomic(path) as temporary, av.open(str(temporary), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": QUALITY})
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+    with atomic(path) as temporary:
+        encode_h264(str(temporary), itertools.chain([first], frames), fps, {"crf": QUALITY})
+
+
+def encode_h264(
+    target: str | BytesIO, frames: Iterable[np.ndarray], fps: float, options: dict[str, str], threads: int = 0
+) -> None:
+    """Encode frames as H.264 in mp4: the one place where it is done.
+
+    Parameters
+    ----------
+    target : str or BytesIO
+        Path, or what is written to.
+    frames : iterable of (H, W, 3) uint8
+        At least one; H and W even.
+    fps : float
+        Frames per second (1/s).
+    options : dict
+        Of x264, such as crf.
+    threads : int
+        With 1 the bytes are the same on every machine; 0: x264 chooses.
+    """
+    import av
+
+    frames = iter(frames)
+    first = next(frames)
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options=options)
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        if threads:
+            stream.codec_context.thread_count = threads
         for frame in itertools.chain([first], frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())

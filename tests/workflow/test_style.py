@@ -25,6 +25,14 @@ def test_ruff_format(root):
     run(root, "ruff", "format", "--check", ".")
 
 
+def test_types(root):
+    run(root, "mypy")
+
+
+def test_spelling(root):
+    run(root, "codespell_lib")
+
+
 def test_snakefile_is_a_table_of_contents(root):
     assert len((root / "Snakefile").read_text().splitlines()) <= 40
 

@@ -17,15 +17,11 @@ from mindreel import config as configuration
 from mindreel import sections
 from mindreel.artifacts import save_table
 from mindreel.config import Config
-from mindreel.dataset import file_cache
+from mindreel.dataset import file_cache, limits
 from mindreel.dataset.sheet import Item, Sheet, by_subject
 from mindreel.errors import InputError
 
 SHOWN = 20  # findings listed before a plan; all of them stand in the table
-TR_TOLERANCE = 0.01
-LONGEST_TR_S = 60.0  # a TR above this is taken for milliseconds
-COVERED = 0.95  # share of the cortex that must lie within an MNI run's grid (as stage bold asks)
-VOXEL_MM = (0.3, 10.0)  # sides of a voxel that a scan may have
 
 
 Judgement = tuple[str, sections.CheckKind, str]  # severity, kind, message
@@ -199,7 +195,7 @@ def _run(config: Config, item: Item, told: dict, run: pd.Series) -> Iterator[Jud
     if item.kind != "cifti" and len(shape) != 4:
         yield "error", "format", f"expected a 4-D NIfTI, found the shape {shape}; check data.patterns"
         return
-    if item.kind != "cifti" and length != volumes and volumes in shape[:3]:
+    if item.kind != "cifti" and limits.swapped(shape, volumes):
         message = f"found the shape {shape}, expected (X, Y, Z, {volumes}): its dimensions are swapped"
         yield "error", "format", f"{message}; write it again with time as the last one"
         return
@@ -219,9 +215,9 @@ def _run(config: Config, item: Item, told: dict, run: pd.Series) -> Iterator[Jud
 
 def _tr(config: Config, tr_s: float, what: str) -> Iterator[Judgement]:
     expected = config.data.tr_s
-    if tr_s > LONGEST_TR_S and abs(tr_s / 1000 - expected) <= TR_TOLERANCE * expected:
+    if tr_s > limits.LONGEST_TR_S and limits.same_tr(tr_s / 1000, expected):
         yield "warning", "tr", f"{what} is {tr_s:g} s; taken for milliseconds"
-    elif abs(tr_s - expected) > TR_TOLERANCE * expected:
+    elif not limits.same_tr(tr_s, expected):
         yield "error", "tr", f"{what} is {tr_s:g} s, data.tr_s says {expected:g} s; correct one of them"
 
 
@@ -231,9 +227,10 @@ def _affine(item: Item, told: dict) -> Iterator[Judgement]:
         return
     rows = [row[:3] for row in told["affine"][:3]]
     sides = [sum(row[axis] ** 2 for row in rows) ** 0.5 for axis in range(3)]
-    if not VOXEL_MM[0] <= min(sides) <= max(sides) <= VOXEL_MM[1]:
+    low, high = limits.VOXEL_MM
+    if not low <= min(sides) <= max(sides) <= high:
         text = " x ".join(f"{side:.3g}" for side in sides)
-        message = f"its voxels are {text} mm, expected {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm"
+        message = f"its voxels are {text} mm, expected {low:g} to {high:g} mm"
         yield "warning", "affine", f"{message}; look at the header's units and affine"
     if not told["placed"]:
         yield (
@@ -241,8 +238,10 @@ def _affine(item: Item, told: dict) -> Iterator[Judgement]:
             "affine",
             "its header sets neither qform nor sform: where the head is and which side is left is a guess",
         )
-    if item.kind == "mni" and told["covered"] < COVERED:
-        message = f"only {told['covered']:.0%} of the cortex lies within its grid, expected {COVERED:.0%} or more"
+    if item.kind == "mni" and told["covered"] < limits.COVERED:
+        message = (
+            f"only {told['covered']:.0%} of the cortex lies within its grid, expected {limits.COVERED:.0%} or more"
+        )
         yield "error", "affine", f"{message}: that is not MNI space; set its source to raw, or repair the header"
 
 

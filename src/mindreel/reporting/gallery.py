@@ -13,6 +13,7 @@ from mindreel.reporting.labels import condition_label
 from mindreel.reporting.scores import Result, true_clip
 from mindreel.scoring import statistics
 from mindreel.sections import Report
+from mindreel.video import encode_h264
 
 SMALLEST = 160  # pixels: smaller frames are enlarged by a whole factor, for display only
 SEAM = 4  # white pixels between two panels
@@ -204,20 +205,8 @@ def _enlarge(frame: np.ndarray, factor: int) -> np.ndarray:
 
 def mp4(frames: np.ndarray, fps: float) -> bytes:
     """Encode (F, H, W, 3) uint8 as H.264, which every browser plays."""
-    from fractions import Fraction
-
-    import av
-
     buffer = BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        options = {"crf": "27", "preset": "medium", "tune": "animation"}
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1  # the same bytes on every machine
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    encode_h264(buffer, frames, fps, {"crf": "27", "preset": "medium", "tune": "animation"}, threads=1)
     return buffer.getvalue()
 
 

@@ -21,14 +21,12 @@ from nibabel.spatialimages import SpatialImage
 
 from mindreel.artifacts import atomic, load_array, save_array, save_table
 from mindreel.brain import cifti, cleaning, registration, surface
+from mindreel.dataset import limits
 from mindreel.errors import InputError
 from mindreel.sections import Bold
 
 SOURCES = ("raw", "mni", "cifti")
-COVERED = 0.95  # share of the cortex that must lie within the grid of an MNI run, or of the T1w
 BRAIN = 0.5  # share of the cortex that must lie in a raw run's brain
-LONGEST_TR_S = 60.0  # a header's TR above this is taken for milliseconds
-TR_TOLERANCE = 0.01  # headers round
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
@@ -61,10 +59,10 @@ def anatomy(*, t1w: Path, out: Path, cfg: Bold) -> None:
         registered = answer["warpedmovout"]
         points = registration.move_through(answer["fwdtransforms"], surface.coordinates().astype(np.float64))
         share = registration.inside(volume.shape, affine, points)
-        if share < COVERED:
+        if share < limits.COVERED:
             raise InputError(
                 f"{t1w}: only {share:.0%} of the cortex lies within the T1w after registration to MNI, expected at "
-                f"least {COVERED:.0%}; look at its orientation, or change bold.registration.transform"
+                f"least {limits.COVERED:.0%}; look at its orientation, or change bold.registration.transform"
             )
         print(f"{t1w}: correlation with the template {registration.likeness(registered, fixed):.2f} within the brain")
         np.save(folder / "midthickness.npy", points.astype(np.float32))
@@ -212,7 +210,7 @@ def open_series(run: Path) -> cifti.Series:
 
 def _seconds(run: Path, tr_s: float) -> float:
     """A header's TR (s; 0: not said). Milliseconds are often labelled as seconds."""
-    if tr_s <= LONGEST_TR_S:
+    if tr_s <= limits.LONGEST_TR_S:
         return tr_s
     print(f"warning: {run}: its header says TR {tr_s:g} s; taken for milliseconds")
     return tr_s * 1e-3
@@ -220,7 +218,7 @@ def _seconds(run: Path, tr_s: float) -> float:
 
 def _check_tr(run: Path, found_s: float, expected_s: float, header_tr: str) -> None:
     """Compare a header's TR (s; 0: not said) with the configuration's: another one shifts every picture."""
-    if not found_s or abs(found_s - expected_s) <= TR_TOLERANCE * expected_s:
+    if not found_s or limits.same_tr(found_s, expected_s):
         return
     said = f"{run}: its header says TR {found_s:g} s, data.tr_s says {expected_s:g} s"
     if header_tr == "check":
@@ -231,7 +229,7 @@ def _check_tr(run: Path, found_s: float, expected_s: float, header_tr: str) -> N
 def _check_order(run: Path, volumes: int) -> None:
     """Say so if another axis than the last is as long as the run should be."""
     shape = _open(run).shape
-    if volumes in shape[:3]:
+    if limits.swapped(shape, volumes):
         raise InputError(
             f"{run}: found the shape {shape}, expected (X, Y, Z, {volumes}): its dimensions are swapped; "
             "write it again with time as the last one"
@@ -316,10 +314,10 @@ def from_mni(run: Path) -> np.ndarray:
     series, affine = read_image(run, dimensions=4)
     points = surface.coordinates().astype(np.float64)
     share = registration.inside(series.shape, affine, points)
-    if share < COVERED:
+    if share < limits.COVERED:
         raise InputError(
-            f"{run}: only {share:.0%} of the cortex lies within its grid, expected at least {COVERED:.0%}; its affine "
-            f"{affine[:3].round(2).tolist()} does not look like MNI (mm): set its source to raw, or repair the header"
+            f"{run}: only {share:.0%} of the cortex lies within its grid, expected at least {limits.COVERED:.0%}; its "
+            f"affine {affine[:3].round(2).tolist()} does not look like MNI (mm): set its source to raw, or repair the header"
         )
     return np.stack([registration.sample(series[..., t], affine, points) for t in range(series.shape[-1])])
 

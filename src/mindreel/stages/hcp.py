@@ -18,13 +18,13 @@ from tqdm import tqdm
 from mindreel.artifacts import atomic, save_json, save_table
 from mindreel.brain import cifti, surface
 from mindreel.brain.hcp_windows import INDEX, Windows, read_index, read_runs
+from mindreel.dataset import limits
 from mindreel.errors import InputError
 from mindreel.sections import Hcp
 
 SKIPPED = ("subject", "run", "reason")
 BLOCK = 512  # grayordinates read at once, to bound memory
 GAP = 32  # grayordinates that are read although nobody asked, rather than reading twice
-TR_TOLERANCE = 0.01  # headers round
 
 
 def segments(*, subject: str, runs: list[Path], out: Path, cfg: Hcp) -> None:
@@ -186,7 +186,7 @@ def read_windows(run: Path, voxels: pd.DataFrame, cfg: Hcp) -> tuple[np.ndarray,
     """
     series = cifti.open_series(run)
     volumes = series.shape[0]
-    if abs(series.tr_s - cfg.tr_s) > TR_TOLERANCE * cfg.tr_s:
+    if not limits.same_tr(series.tr_s, cfg.tr_s):
         raise InputError(f"its TR is {series.tr_s:g} s, hcp.tr_s says {cfg.tr_s:g} s")
     columns = find_columns(series, voxels)
     windows = np.empty((volumes // cfg.window, len(columns)))

@@ -17,6 +17,7 @@ from mindreel.brain import surface
 from mindreel.errors import InputError
 from mindreel.sections import Bold, Data, Simulate
 from mindreel.small_world import cortex, drawing, scanner
+from mindreel.video import encode_h264
 
 HCP_TR_S = 0.72
 HCP_SCENES = (2, 4)  # shortest and longest (cycles of 2 s)
@@ -62,18 +63,11 @@ def movie(*, segment: str, volumes: int, movie: Path, scenes: Path, cfg: Simulat
 
 def write_movie(out: Path, board: list[drawing.Scene], fps: int, side: int) -> None:
     """Write scenes, one cycle each, as H.264 in mp4."""
-    import av
-
     cycles = {scene: drawing.clip(scene, fps, side) for scene in dict.fromkeys(board)}
-    with atomic(out) as path, av.open(path, "w") as container:
-        # The same bytes every time: one thread, no lookahead (in tiny pictures its result depends on stale memory)
-        options = {"crf": "12", "preset": "fast", "threads": "1", "tune": "zerolatency"}
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
-        for scene in board:
-            for frame in cycles[scene]:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    # The same bytes every time: one thread, no lookahead (in tiny pictures its result depends on stale memory)
+    options = {"crf": "12", "preset": "fast", "threads": "1", "tune": "zerolatency"}
+    with atomic(out) as path:
+        encode_h264(str(path), (frame for scene in board for frame in cycles[scene]), fps, options)
 
 
 def subject(

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from mindreel.plan import fingerprint as module
@@ -48,3 +50,37 @@ def package(tmp_path, monkeypatch):
 )
 def test_only_code_that_runs_counts(package, name, old, new, expected):
     assert package(name, old, new) is expected
+
+
+TRAININGS = {"mbm", "contrastive", "generator", "cotrain"}
+SAMPLING = {"sampling", "sampling_movie", "sampling_controls"}
+ON_A_DEVICE = {*TRAININGS, *SAMPLING, "targets", "captions", "features", "attention", "metrics_folder"}
+
+
+@pytest.mark.parametrize(
+    ("edited", "expected"),
+    [
+        ("brain/slice_timing.py", {"bold"}),
+        ("device.py", ON_A_DEVICE),
+        ("learning/loop.py", TRAININGS),
+        ("scoring/scene_cuts.py", {"contrastive", "metrics", "metrics_folder", "audit"}),
+        ("sections.py", set()),
+    ],
+)
+def test_an_edit_reruns_exactly_the_stages_that_import_it_through_rooms(tmp_path, monkeypatch, edited, expected):
+    copy = tmp_path / "mindreel"
+    shutil.copytree(module.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "page"))
+    monkeypatch.setattr(module, "PACKAGE", copy)
+    stages = [path.stem for path in sorted((copy / "stages").glob("[a-z]*.py"))]
+
+    def fingerprints():
+        module._code.cache_clear()
+        module.imports.cache_clear()
+        return {stage: module.fingerprint(stage) for stage in stages}
+
+    before = fingerprints()
+    (copy / edited).write_text((copy / edited).read_text() + "\n\nEDITED = 1\n")
+    after = fingerprints()
+    module._code.cache_clear()
+    module.imports.cache_clear()
+    assert {stage for stage in stages if after[stage] != before[stage]} == expected
