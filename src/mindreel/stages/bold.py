@@ -317,7 +317,8 @@ def from_mni(run: Path) -> np.ndarray:
     if share < limits.COVERED:
         raise InputError(
             f"{run}: only {share:.0%} of the cortex lies within its grid, expected at least {limits.COVERED:.0%}; its "
-            f"affine {affine[:3].round(2).tolist()} does not look like MNI (mm): set its source to raw, or repair the header"
+            f"affine {affine[:3].round(2).tolist()} does not look like MNI (mm): "
+            "set its source to raw, or repair the header"
         )
     return np.stack([registration.sample(series[..., t], affine, points) for t in range(series.shape[-1])])
 
