@@ -117,18 +117,18 @@ def judge(config: Config, sheet: Sheet, items: list[Item], found: dict[str, dict
     runs = _runs(sheet)
     findings = [*_of_sheet(config, sheet)]
     for item in items:
-        told = found.get(item.path)
-        if told is None:
+        facts = found.get(item.path)
+        if facts is None:
             message = f"{item.path} is missing: get it, correct data.root or data.patterns, "
             message += f"or give a reason in the column exclude of {config.data.sheet}"
             findings.append(Finding("error", "missing", item.name, item.path, message))
-        elif "problem" in told:
+        elif "problem" in facts:
             severity = "warning" if item.kind == "sidecar" else "error"
-            findings.append(Finding(severity, "unreadable", item.name, item.path, told["problem"]))
+            findings.append(Finding(severity, "unreadable", item.name, item.path, facts["problem"]))
         else:
             findings += [
                 Finding(severity, kind, item.name, item.path, message)
-                for severity, kind, message in _of_file(config, item, told, runs)
+                for severity, kind, message in _of_file(config, item, facts, runs)
             ]
     readable = [(item, found[item.path]) for item in items if "problem" not in found.get(item.path, {"problem": ""})]
     findings += [*_grids(readable), *_copies(readable)]
@@ -168,29 +168,29 @@ def _of_sheet(config: Config, sheet: Sheet) -> Iterator[Finding]:
             yield Finding("warning", "repeats", f"sub-{subject}", name, message)
 
 
-def _of_file(config: Config, item: Item, told: dict, runs: dict[str, pd.Series]) -> Iterator[Judgement]:
+def _of_file(config: Config, item: Item, facts: dict, runs: dict[str, pd.Series]) -> Iterator[Judgement]:
     """What one readable file shows: severity, kind, message."""
-    for hint in told.get("identifying", []):
+    for hint in facts.get("identifying", []):
         yield (
             "warning",
             "identity",
             f"may identify a person: {hint}; `mindreel check --scrub FOLDER` writes clean copies",
         )
     if item.kind == "movie":
-        yield from _movie(config, item, told, runs)
+        yield from _movie(config, item, facts, runs)
     elif item.kind == "sidecar":
-        if told["tr_s"] and item.name in runs:
-            yield from _tr(config, told["tr_s"], "RepetitionTime")
+        if facts["tr_s"] and item.name in runs:
+            yield from _tr(config, facts["tr_s"], "RepetitionTime")
     elif item.kind == "t1w":
-        if len([length for length in told["shape"] if length > 1]) != 3:
-            yield "error", "format", f"expected a 3-D image, found the shape {tuple(told['shape'])}"
-        yield from _affine(item, told)
+        if len([length for length in facts["shape"] if length > 1]) != 3:
+            yield "error", "format", f"expected a 3-D image, found the shape {tuple(facts['shape'])}"
+        yield from _affine(item, facts)
     else:
-        yield from _run(config, item, told, runs[item.name])
+        yield from _run(config, item, facts, runs[item.name])
 
 
-def _run(config: Config, item: Item, told: dict, run: pd.Series) -> Iterator[Judgement]:
-    shape, volumes = tuple(told["shape"]), int(run.volumes)
+def _run(config: Config, item: Item, facts: dict, run: pd.Series) -> Iterator[Judgement]:
+    shape, volumes = tuple(facts["shape"]), int(run.volumes)
     length = shape[0] if item.kind == "cifti" else shape[-1]
     if item.kind != "cifti" and len(shape) != 4:
         yield "error", "format", f"expected a 4-D NIfTI, found the shape {shape}; check data.patterns"
@@ -202,15 +202,15 @@ def _run(config: Config, item: Item, told: dict, run: pd.Series) -> Iterator[Jud
     if length != volumes:
         message = f"{length} volumes, the sample sheet says {volumes}; fetch the run again if it is incomplete"
         yield "error", "length", f"{message}, or correct `volumes` or set `exclude` in {config.data.sheet}"
-    if told["tr_s"]:
-        yield from _tr(config, told["tr_s"], "its header's TR")
+    if facts["tr_s"]:
+        yield from _tr(config, facts["tr_s"], "its header's TR")
     else:
         yield "warning", "tr", f"its header says no TR; data.tr_s ({config.data.tr_s:g} s) is used"
-    if told.get("cortex"):
-        yield "error", "cortex", f"{told['cortex']}; resample it to fsLR 32k"
+    if facts.get("cortex"):
+        yield "error", "cortex", f"{facts['cortex']}; resample it to fsLR 32k"
     if item.kind != "cifti":
-        yield from _affine(item, told)
-    yield from _values(config, told.get("sample"))
+        yield from _affine(item, facts)
+    yield from _values(config, facts.get("sample"))
 
 
 def _tr(config: Config, tr_s: float, what: str) -> Iterator[Judgement]:
@@ -221,26 +221,26 @@ def _tr(config: Config, tr_s: float, what: str) -> Iterator[Judgement]:
         yield "error", "tr", f"{what} is {tr_s:g} s, data.tr_s says {expected:g} s; correct one of them"
 
 
-def _affine(item: Item, told: dict) -> Iterator[Judgement]:
-    if told["covered"] is None:
+def _affine(item: Item, facts: dict) -> Iterator[Judgement]:
+    if facts["covered"] is None:
         yield "error", "affine", "its affine gives voxels no volume; repair the header"
         return
-    rows = [row[:3] for row in told["affine"][:3]]
+    rows = [row[:3] for row in facts["affine"][:3]]
     sides = [sum(row[axis] ** 2 for row in rows) ** 0.5 for axis in range(3)]
     low, high = limits.VOXEL_MM
     if not low <= min(sides) <= max(sides) <= high:
         text = " x ".join(f"{side:.3g}" for side in sides)
         message = f"its voxels are {text} mm, expected {low:g} to {high:g} mm"
         yield "warning", "affine", f"{message}; look at the header's units and affine"
-    if not told["placed"]:
+    if not facts["placed"]:
         yield (
             "warning",
             "affine",
             "its header sets neither qform nor sform: where the head is and which side is left is a guess",
         )
-    if item.kind == "mni" and told["covered"] < limits.COVERED:
+    if item.kind == "mni" and facts["covered"] < limits.COVERED:
         message = (
-            f"only {told['covered']:.0%} of the cortex lies within its grid, expected {limits.COVERED:.0%} or more"
+            f"only {facts['covered']:.0%} of the cortex lies within its grid, expected {limits.COVERED:.0%} or more"
         )
         yield "error", "affine", f"{message}: that is not MNI space; set its source to raw, or repair the header"
 
@@ -262,25 +262,25 @@ def _values(config: Config, sample: dict | None) -> Iterator[Judgement]:
         yield "error", "constant", f"{sample['empty']} volumes hold no signal; fetch it again or exclude it"
 
 
-def _movie(config: Config, item: Item, told: dict, runs: dict[str, pd.Series]) -> Iterator[Judgement]:
+def _movie(config: Config, item: Item, facts: dict, runs: dict[str, pd.Series]) -> Iterator[Judgement]:
     trim = config.bold.trim
     lengths = [int(run.volumes) for run in runs.values() if run.segment == item.name and run.volumes in trim]
     if not lengths:
         return
     seconds = max(length - sum(trim[length]) for length in lengths) * config.data.tr_s
     last = seconds - 0.5 / config.stimuli.fps  # the last moment of which stage stimuli takes a frame
-    if told["duration_s"] < last:
-        message = f"{told['duration_s']:.1f} s long, the volumes that are kept last {seconds:.1f} s"
+    if facts["duration_s"] < last:
+        message = f"{facts['duration_s']:.1f} s long, the volumes that are kept last {seconds:.1f} s"
         yield "error", "movie", f"{message}; get the whole movie, or correct the column volumes or bold.trim"
 
 
 def _grids(readable: list[tuple[Item, dict]]) -> Iterator[Finding]:
     """Runs of a subject on another grid than most of them; for MNI runs the affine counts, too."""
     groups: dict[tuple[str, str], list[tuple[Item, tuple]]] = {}
-    for item, told in readable:
+    for item, facts in readable:
         if item.kind in ("raw", "mni", "cifti"):
             subject = item.name.split("/")[0]
-            groups.setdefault((subject, item.kind), []).append((item, _grid(item, told)))
+            groups.setdefault((subject, item.kind), []).append((item, _grid(item, facts)))
     for (subject, kind), members in groups.items():
         (usual, count), *others = Counter(grid for _, grid in members).most_common()
         for item, grid in members if others else ():
@@ -290,13 +290,13 @@ def _grids(readable: list[tuple[Item, dict]]) -> Iterator[Finding]:
                 yield Finding("warning", "grid", item.name, item.path, message)
 
 
-def _grid(item: Item, told: dict) -> tuple:
+def _grid(item: Item, facts: dict) -> tuple:
     if item.kind == "cifti":
-        return (told["shape"][1],)
+        return (facts["shape"][1],)
     if item.kind == "mni":
-        return (*told["shape"][:3], *(round(value, 2) for row in told["affine"][:3] for value in row))
-    sides = [round(sum(row[axis] ** 2 for row in told["affine"][:3]) ** 0.5, 2) for axis in range(3)]
-    return (*told["shape"][:3], *sides)  # between raw runs the head may have moved
+        return (*facts["shape"][:3], *(round(value, 2) for row in facts["affine"][:3] for value in row))
+    sides = [round(sum(row[axis] ** 2 for row in facts["affine"][:3]) ** 0.5, 2) for axis in range(3)]
+    return (*facts["shape"][:3], *sides)  # between raw runs the head may have moved
 
 
 def _words(grid: tuple) -> str:
@@ -309,11 +309,11 @@ def _words(grid: tuple) -> str:
 def _copies(readable: list[tuple[Item, dict]]) -> Iterator[Finding]:
     """Runs that are one file, or whose data are the same."""
     first: dict[tuple, Item] = {}
-    for item, told in readable:
+    for item, facts in readable:
         if item.kind not in ("raw", "mni", "cifti"):
             continue
-        sample = told.get("sample") or {"constant": True}
-        marks = [("file", *told["file"])] + ([] if sample["constant"] else [("data", sample["hash"])])
+        sample = facts.get("sample") or {"constant": True}
+        marks = [("file", *facts["file"])] + ([] if sample["constant"] else [("data", sample["hash"])])
         other = next((first[mark] for mark in marks if mark in first), None)
         if other is not None:
             what = "is the same file as" if marks[0] in first else "holds the same data as"

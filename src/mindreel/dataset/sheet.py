@@ -124,11 +124,11 @@ def by_subject(pattern: str) -> dict[str, list[str]]:
     files = sorted(map(str, Path(anchor).glob(pattern.removeprefix(anchor).replace("{subject}", "*"))))
     found: dict[str, list[str]] = {}
     for file in files:
-        told = re.fullmatch(expression, file)
-        if told is None and pattern.count("{subject}") > 1:
+        match = re.fullmatch(expression, file)
+        if match is None and pattern.count("{subject}") > 1:
             continue  # its two names differ, so it is not of the pattern
-        if told is None or not re.fullmatch(NAME, told["subject"]):
-            name = f"{told['subject']!r} is not made of letters, digits, _ and -" if told else "cannot be told"
+        if match is None or not re.fullmatch(NAME, match["subject"]):
+            name = f"{match['subject']!r} is not made of letters, digits, _ and -" if match else "cannot be told"
             raise InputError(f"hcp.pattern: the subject's name in {file} {name}; change {pattern}")
-        found.setdefault(told["subject"], []).append(file)
+        found.setdefault(match["subject"], []).append(file)
     return dict(sorted(found.items()))

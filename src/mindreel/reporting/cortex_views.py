@@ -105,11 +105,11 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, pixel_mm: float, box: B
     depth = points[triangles, 2].mean(1)
     hit = hit[np.argsort(depth[owner[hit]], kind="stable")]  # the last to be written is the nearest
     triangle = np.full((height, width), -1, np.int32)
-    where = np.full((height, width, 3), 1 / 3, np.float32)
+    corner_weights = np.full((height, width, 3), 1 / 3, np.float32)
     rows, columns = height - 1 - y[hit], x[hit]
     triangle[rows, columns] = owner[hit]
-    where[rows, columns] = np.clip(weights[hit], 0, 1)
-    return triangle, where
+    corner_weights[rows, columns] = np.clip(weights[hit], 0, 1)
+    return triangle, corner_weights
 
 
 @cache

@@ -26,20 +26,20 @@ OF_STEPS = ("step", "lr", "scale")  # columns of a history that are no curves
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
-def scores(found: list[Result]) -> tuple[Figure, str]:
+def scores(results: list[Result]) -> tuple[Figure, str]:
     """Draw a panel per leading metric: value and interval of every result, its controls, chance as a bar."""
-    metrics = found[0].metrics
-    several = len({r.experiment for r in found}) > 1
-    names = [f"{r.experiment}, subject {r.subject}" if several else f"subject {r.subject}" for r in found]
-    controls = list(dict.fromkeys(c for r in found for c in r.conditions if c != MODEL))
+    metrics = results[0].metrics
+    several = len({r.experiment for r in results}) > 1
+    names = [f"{r.experiment}, subject {r.subject}" if several else f"subject {r.subject}" for r in results]
+    controls = list(dict.fromkeys(c for r in results for c in r.conditions if c != MODEL))
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
-    place = np.arange(len(found))
+    place = np.arange(len(results))
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(PAGE_IN, (0.55 + 0.17 * len(found)) * lines + 0.3))
+        figure = Figure(figsize=(PAGE_IN, (0.55 + 0.17 * len(results)) * lines + 0.3))
         grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
         for axes, metric in zip(grid.flat, metrics, strict=False):
-            tables = [r.summary[r.summary.metric == metric].set_index("condition") for r in found]
+            tables = [r.summary[r.summary.metric == metric].set_index("condition") for r in results]
             own = pd.DataFrame([table.loc[MODEL] for table in tables])
             axes.vlines(own.chance, place - 0.36, place + 0.36, color=INK, linewidth=1, label="chance", zorder=1)
             axes.hlines(place, own.ci_low, own.ci_high, color=ACCENT, linewidth=2.2, alpha=0.4)
@@ -49,7 +49,7 @@ def scores(found: list[Result]) -> tuple[Figure, str]:
                 look = {"color": colour, "markersize": 3.4, "markerfacecolor": "white", "markeredgewidth": 0.9}
                 axes.plot(values, place, mark, label=condition_label(control), zorder=3, **look)
             axes.set_yticks(place, names)
-            axes.set_ylim(len(found) - 0.4, -0.6)
+            axes.set_ylim(len(results) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="y", visible=False)
             axes.margins(x=0.1)

@@ -27,7 +27,9 @@ KINDS = ("image", "video")  # the classifiers
 # ---------------------------------------------------------------------------------------------------- which clips
 
 
-def cards(found: list[Result], true: list[np.ndarray], told: list[list[str]], cfg: Report, tr_s: float) -> list[dict]:
+def cards(
+    results: list[Result], true: list[np.ndarray], captions: list[list[str]], cfg: Report, tr_s: float
+) -> list[dict]:
     """Make the gallery: `cfg.clips` clips, as many of each experiment and subject, in mixed order (`mixed`).
 
     Of each the best, worst and median clip by every leading metric, as far as there is room; the others are spread
@@ -37,28 +39,28 @@ def cards(found: list[Result], true: list[np.ndarray], told: list[list[str]], cf
     ----------
     true : list of array
         Frames of every test segment, (T, F, H, W, 3) uint8.
-    told : list of list[str]
+    captions : list of list[str]
         Captions of every clip.
     tr_s : float
         Seconds of a volume.
     """
     columns = []
-    for result in found:
+    for result in results:
         placed = ranks(result)
-        clips = chosen(result, placed, max(1, cfg.clips // len(found)))
-        columns.append([card(result, placed, n, true_clip(true, n), told[n], cfg, tr_s) for n in clips])
+        clips = chosen(result, placed, max(1, cfg.clips // len(results)))
+        columns.append([card(result, placed, n, true_clip(true, n), captions[n], cfg, tr_s) for n in clips])
     longest = max(len(column) for column in columns)
     return [column[i] for i in range(longest) for column in columns if i < len(column)]
 
 
-def opening(found: list[Result], true: list[np.ndarray], captions: list[list[str]], cfg: Report) -> list[dict]:
+def opening(results: list[Result], true: list[np.ndarray], captions: list[list[str]], cfg: Report) -> list[dict]:
     """Choose the clips that the page opens with: OPENING of the first experiment, evenly from best to worst.
 
     Subjects take turns. Each is a film of what was seen (left) and the reconstruction (right).
 
     Parameters
     ----------
-    found : list of Result
+    results : list of Result
         As of `cards`.
     true : list of (T, F, H, W, 3) uint8
         Frames of every test segment.
@@ -67,7 +69,7 @@ def opening(found: list[Result], true: list[np.ndarray], captions: list[list[str
     cfg : Report
         Playing speed.
     """
-    first = [result for result in found if result.experiment == found[0].experiment]
+    first = [result for result in results if result.experiment == results[0].experiment]
     total = len(ranks(first[0]))
     films = []
     for n, rank in enumerate(spread_ranks(total, OPENING)):
@@ -144,12 +146,12 @@ def card(
 def _condition(name: str, metrics: list[str], rows: pd.DataFrame, classes: pd.DataFrame) -> dict:
     """What was seen or a condition: its label, scores by the leading metrics and best classes."""
     label = {SEEN: SEEN, MODEL: "from fMRI"}.get(name) or condition_label(name)
-    known = [kind for kind in KINDS if kind in classes.columns]
-    told = {kind: classes[kind].get("true" if name == SEEN else name) for kind in known}
+    classifiers = [kind for kind in KINDS if kind in classes.columns]
+    best = {kind: classes[kind].get("true" if name == SEEN else name) for kind in classifiers}
     return {
         "label": label,
         "scores": [_number(rows.loc[name, metric]) if name in rows.index else None for metric in metrics],
-        "classes": [str(value) if isinstance(value, str) else "–" for value in told.values()],
+        "classes": [str(value) if isinstance(value, str) else "–" for value in best.values()],
     }
 
 

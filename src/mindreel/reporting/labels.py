@@ -110,15 +110,15 @@ def describe(config: Config, name: str) -> dict:
     """An experiment for people: its base, what differs, its negative condition, whose clips it shows."""
     if name not in config.experiments:
         raise InputError(f"report: no experiment {name!r} in the configuration; has {', '.join(config.experiments)}")
-    mine, base = config.experiments[name].model_dump(), config.bases[name]
-    theirs = config.experiments[base].model_dump() if base else mine
-    negative = mine["sampling"]["negative"]
+    own, base = config.experiments[name].model_dump(), config.bases[name]
+    theirs = config.experiments[base].model_dump() if base else own
+    negative = own["sampling"]["negative"]
     title, kind, meaning = NEGATIVES[negative]
     shared = owner(config, name, "metrics")
     return {
         "name": name,
         "base": base,
-        "differences": _differences(theirs, mine),
+        "differences": _differences(theirs, own),
         "negative": title,
         "kind": kind,
         "meaning": meaning,
@@ -127,11 +127,11 @@ def describe(config: Config, name: str) -> dict:
     }
 
 
-def _differences(theirs: dict, mine: dict, path: str = "") -> list[str]:
-    found = []
-    for key, value in mine.items():
+def _differences(theirs: dict, own: dict, path: str = "") -> list[str]:
+    lines = []
+    for key, value in own.items():
         if isinstance(value, dict):
-            found += _differences(theirs.get(key) or {}, value, f"{path}{key}.")
+            lines += _differences(theirs.get(key) or {}, value, f"{path}{key}.")
         elif value != theirs.get(key) and key not in PLANNED.get(path.removesuffix("."), ()):
-            found.append(f"{path}{key}: {theirs.get(key)} → {value}")
-    return found
+            lines.append(f"{path}{key}: {theirs.get(key)} → {value}")
+    return lines

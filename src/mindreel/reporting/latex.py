@@ -110,6 +110,6 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def missing(value: object, told: str = "–") -> str:
+def missing(value: object, otherwise: str = "–") -> str:
     """Text of a cell, a dash for none."""
-    return told if value is None or value != value or value == "" else str(value)
+    return otherwise if value is None or value != value or value == "" else str(value)

@@ -78,10 +78,12 @@ def load(folder: Path, clips: Sequence[Path] = (), config: Config | None = None)
     """
     experiment, subject = names_of(folder)
     tables = {name: load_table(folder / f"{name}.tsv") for name in ("clips", "summary", "classes")}
-    made, told = (owner(config, experiment, stage) if config else experiment for stage in ("sampling", "captioned"))
-    places = [Path("sampling", name, f"sub-{subject}") for name in {made, experiment}] + [Path("sampling", told)]
-    found = {path.stem: path for path in clips if any(path.match(f"{place}/*.npy") for place in places)}
-    arrays = {name: load_array(found[name]) for name in dict.fromkeys(tables["summary"].condition) if name in found}
+    made, captioned = (
+        owner(config, experiment, stage) if config else experiment for stage in ("sampling", "captioned")
+    )
+    places = [Path("sampling", name, f"sub-{subject}") for name in {made, experiment}] + [Path("sampling", captioned)]
+    paths = {path.stem: path for path in clips if any(path.match(f"{place}/*.npy") for place in places)}
+    arrays = {name: load_array(paths[name]) for name in dict.fromkeys(tables["summary"].condition) if name in paths}
     if clips and MODEL not in arrays:
         raise InputError(f"{folder}: no clips …/sampling/{made}/sub-{subject}/{MODEL}.npy were given beside it")
     return Result(experiment, subject, **tables, arrays=arrays)
@@ -91,19 +93,21 @@ def captions(path: Path) -> list[list[str]]:
     """The captions of every volume, that of its middle frame, F // 2, first; none twice."""
     table = load_table(path).sort_values(["volume", "frame"])
     middle = (table.frame.max() + 1) // 2
-    told = table[table.frame == middle].set_index("volume").caption
+    first = table[table.frame == middle].set_index("volume").caption
     groups = table.groupby("volume", sort=True).caption
-    return [list(dict.fromkeys([str(told[volume]), *map(str, group)])) for volume, group in groups]
+    return [list(dict.fromkeys([str(first[volume]), *map(str, group)])) for volume, group in groups]
 
 
-def check(found: list[Result], true: list[np.ndarray], told: list[list[str]]) -> None:
+def check(results: list[Result], true: list[np.ndarray], captions: list[list[str]]) -> None:
     """Raise unless every clip has its true frames, its captions and its scores."""
-    if not found:
+    if not results:
         raise InputError("report: no metrics were given; run at least one experiment")
     expected = (sum(map(len, true)), *true[0].shape[1:])
-    if len(told) != expected[0]:
-        raise InputError(f"report: {len(told)} captions for {expected[0]} clips; give both of the same test segments")
-    for result in found:
+    if len(captions) != expected[0]:
+        raise InputError(
+            f"report: {len(captions)} captions for {expected[0]} clips; give both of the same test segments"
+        )
+    for result in results:
         name = f"{result.experiment}/sub-{result.subject}"
         for condition, array in result.arrays.items():
             if array.shape != expected:

@@ -23,12 +23,12 @@ PUBLISHED = {
 # ---------------------------------------------------------------------------------------------------- scores
 
 
-def headline(found: list[Result], published: pd.DataFrame, simulated: bool) -> Table:
+def headline(results: list[Result], published: pd.DataFrame, simulated: bool) -> Table:
     """Reconstructions, controls, chance and published methods: a row each, a column per metric of the papers."""
-    experiments = list(dict.fromkeys(r.experiment for r in found))
-    first = [r for r in found if r.experiment == experiments[0]]
+    experiments = list(dict.fromkeys(r.experiment for r in results))
+    first = [r for r in results if r.experiment == experiments[0]]
     subjects = f"mean of {len(first)}" if len(first) > 1 else first[0].subject
-    rows = [_own(name, [r for r in found if r.experiment == name], MODEL, "value", subjects) for name in experiments]
+    rows = [_own(name, [r for r in results if r.experiment == name], MODEL, "value", subjects) for name in experiments]
     rows = [{"group": "Reconstructed from fMRI", **row} for row in rows]
     for condition in first[0].conditions[1:]:
         row = _own(condition_label(condition), first, condition, "value", subjects)
@@ -89,9 +89,11 @@ def _plain(value: object) -> float | str:
         return str(value)
 
 
-def scores(found: list[Result]) -> list[Table]:
+def scores(results: list[Result]) -> list[Table]:
     """Every metric of every experiment and subject beside chance and controls: leading, further and sampled metrics."""
-    whole = pd.concat([r.summary.assign(experiment=r.experiment, subject=r.subject) for r in found], ignore_index=True)
+    whole = pd.concat(
+        [r.summary.assign(experiment=r.experiment, subject=r.subject) for r in results], ignore_index=True
+    )
     index = ["metric", "experiment", "subject", "condition"]
     whole = whole[index + [name for name in whole.columns if name not in index]]
     metrics = list(dict.fromkeys(whole.metric))
@@ -166,12 +168,12 @@ def _advantages(whole: pd.DataFrame) -> list[Table]:
     return [Table("advantages", caption, data, shown, list(shown.columns[4:]))]
 
 
-def verdict(found: list[Result]) -> dict | None:
+def verdict(results: list[Result]) -> dict | None:
     """In how many comparisons of leading metrics the reconstructions beat the first control, clear of zero."""
-    control = next((c for r in found for c in r.conditions if c != MODEL), None)
+    control = next((c for r in results for c in r.conditions if c != MODEL), None)
     if control is None:
         return None
-    parts = [r.summary[(r.summary.condition == control) & r.summary.metric.map(leads)] for r in found]
+    parts = [r.summary[(r.summary.condition == control) & r.summary.metric.map(leads)] for r in results]
     rows = pd.concat(parts)
     return {"won": int((rows.difference_ci_low > 0).sum()), "of": len(rows), "control": condition_label(control)}
 
@@ -239,16 +241,16 @@ def published(table: pd.DataFrame) -> Table:
 def experiments(described: list[dict]) -> Table:
     """The experiments, what they differ in, and whether guidance sees the test set."""
     rows = []
-    for told in described:
-        differs = f"from {told['base']}: {'; '.join(told['differences']) or 'nothing'}" if told["base"] else "complete"
-        differs += f"; same clips as {told['shared']}" if told["shared"] else ""
+    for each in described:
+        differs = f"from {each['base']}: {'; '.join(each['differences']) or 'nothing'}" if each["base"] else "complete"
+        differs += f"; same clips as {each['shared']}" if each["shared"] else ""
         rows.append(
             {
-                "Experiment": told["name"],
+                "Experiment": each["name"],
                 "Differs": differs,
-                "Negative condition": told["negative"],
-                "Kind": told["kind"],
-                "What that means": told["meaning"],
+                "Negative condition": each["negative"],
+                "Kind": each["kind"],
+                "What that means": each["meaning"],
             }
         )
     shown = pd.DataFrame(rows)

@@ -80,7 +80,7 @@ def maps(
             f"one column per row of {voxels}; rerun roi for this subject"
         )
     segments, volumes = series.shape[:2]
-    told = clip_captions(captions, segments, volumes)
+    per_clip = clip_captions(captions, segments, volumes)
     targets = clip_embeddings(true_features, captions, volumes, encoder.token_width)
     models = {
         "mbm": FmriEncoder.from_mbm(mbm, encoder, len(table), 0.0),
@@ -99,7 +99,7 @@ def maps(
         complete.append(check.assign(stage=stage, clip=np.arange(len(check))))
     gradients = np.stack([sizes[stage].mean(0) for stage in EMBEDDING]).astype(np.float32)
 
-    members = category_clips(told, cfg.categories)
+    members = category_clips(per_clip, cfg.categories)
     per_category: dict[str, np.ndarray] = {}
     for name, clips in members.items():
         for stage in STAGES:

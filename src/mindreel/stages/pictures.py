@@ -53,7 +53,7 @@ def selection(*, maps: Path, summary: Path, out: Path) -> None:
     of_chosen = cortex_views.scale(r[chosen], cmap="viridis", centre=None)
     untested: dict[str, Any] = {"grey": "not tested", "lightness": figures_brain.DARKER}
     middle, most = _middle(r[chosen])
-    told = f"{chosen.sum():,} of {tested.sum():,} tested vertices"
+    counted = f"{chosen.sum():,} of {tested.sum():,} tested vertices"
     best = ", ".join(f"{area} {number}" for area, number in _largest(surface.atlas().area[chosen]))
     whose = _whose(maps.parent)
     figures = {
@@ -80,7 +80,7 @@ def selection(*, maps: Path, summary: Path, out: Path) -> None:
                 shown=of_chosen,
                 grey="not selected",
             ),
-            f"Flat maps of both hemispheres: the selected vertices, {told}, coloured by r (median {middle:.2f}). "
+            f"Flat maps of both hemispheres: the selected vertices, {counted}, coloured by r (median {middle:.2f}). "
             f"Most are in {best}.",
         ),
         "inflated": (
@@ -97,7 +97,7 @@ def selection(*, maps: Path, summary: Path, out: Path) -> None:
             f"{thresholds['t_significant']:.2f}, selected from {thresholds['t_selected']:.2f}.",
         ),
     }
-    style.save_folder(out, figures, f"{told}, median r {middle:.2f}")
+    style.save_folder(out, figures, f"{counted}, median r {middle:.2f}")
 
 
 def quality(*, tsnr: list[Path], out: Path, motion: list[Path] | None = None) -> None:
@@ -180,7 +180,7 @@ def attention(*, attention: Path, out: Path) -> None:
     agreed = load_table(attention / "agreement.tsv")
     agreed = agreed.assign(stage=agreed.stage.map(LEARNING), layer=[f"layer {n}" for n in agreed.layer])
     over = agreed[(agreed.stage == last_stage) & (agreed.layer == last)].set_index("over").spearman
-    told = ", ".join(f"{value:.2f} over {name}" for name, value in over.dropna().items()) or "not defined"
+    agreement = ", ".join(f"{value:.2f} over {name}" for name, value in over.dropna().items()) or "not defined"
     figures = {
         "flat": (
             figures_brain.attention_flat(maps, title=f"{whose}: attention received", label=RATIO_LABEL),
@@ -216,11 +216,11 @@ def attention(*, attention: Path, out: Path) -> None:
                 _both(final, gradients, last, ordered),
                 title=f"{whose}: agreement of attention and integrated gradients",
             ),
-            f"Rank correlation of attention with integrated gradients by stage and layer; {last_stage}, {last}: {told}."
-            " Beside it both measures per Glasser area.",
+            f"Rank correlation of attention with integrated gradients by stage and layer; {last_stage}, {last}: "
+            f"{agreement}. Beside it both measures per Glasser area.",
         ),
     }
-    words = f"{last_stage}, {last}: {strongest['networks']}; rank correlation with integrated gradients {told}"
+    words = f"{last_stage}, {last}: {strongest['networks']}; rank correlation with integrated gradients {agreement}"
     style.save_folder(out, figures | _categories(attention, whose, maps, gradients, ordered), words)
 
 

@@ -75,22 +75,22 @@ def tables(
     """
     made = load_json(provenance)
     config = Config.model_validate(made["config"])
-    found = [scores.load(folder) for folder in in_order(metrics, experiments, subjects)]
+    scored = [scores.load(folder) for folder in in_order(metrics, experiments, subjects)]
     known = load_table(published)
-    told = [tabulated.experiments([describe(config, name) for name in experiments])]
-    told.append(tabulated.headline(found, known, config.simulate is not None))
-    told += tabulated.scores(found)
+    tables = [tabulated.experiments([describe(config, name) for name in experiments])]
+    tables.append(tabulated.headline(scored, known, config.simulate is not None))
+    tables += tabulated.scores(scored)
     compared = tabulated.comparison(load_table(comparison))
-    told += [compared] if compared is not None else []
-    told += tabulated.audit(load_json(audit / "summary.json"), load_table(audit / "scenes.tsv"))
-    told.append(tabulated.selection([figures.selection_counts(folder, *names_of(folder)) for folder in selections]))
+    tables += [compared] if compared is not None else []
+    tables += tabulated.audit(load_json(audit / "summary.json"), load_table(audit / "scenes.tsv"))
+    tables.append(tabulated.selection([figures.selection_counts(folder, *names_of(folder)) for folder in selections]))
     for name, table in (("networks", tabulated.networks), ("agreement", tabulated.agreement)):
         rows = [load_table(f / f"{name}.tsv").assign(**_who(f)) for f in attention if (f / f"{name}.tsv").exists()]
-        told += [table(rows)] if rows else []
-    told.append(tabulated.published(known))
-    told.append(tabulated.cost(costs.of_rules(logs, benchmarks)))
-    told.append(tabulated.packages(made))
-    latex.save([table for table in told if table is not None], out)
+        tables += [table(rows)] if rows else []
+    tables.append(tabulated.published(known))
+    tables.append(tabulated.cost(costs.of_rules(logs, benchmarks)))
+    tables.append(tabulated.packages(made))
+    latex.save([table for table in tables if table is not None], out)
 
 
 def _who(folder: Path) -> dict[str, str]:
@@ -178,9 +178,9 @@ def page(
     made = load_json(provenance)
     config = Config.model_validate(made["config"])
     true = [load_array(path) for path in frames]
-    told = [clip for path in captions for clip in scores.captions(path)]
-    found = [scores.load(folder, clips, config) for folder in in_order(metrics, experiments, subjects)]
-    scores.check(found, true, told)
+    clip_captions = [clip for path in captions for clip in scores.captions(path)]
+    scored = [scores.load(folder, clips, config) for folder in in_order(metrics, experiments, subjects)]
+    scores.check(scored, true, clip_captions)
     known = latex.load(tables)
     audit = tables / "audit.tsv"
     content = {
@@ -189,18 +189,18 @@ def page(
         "simulated": config.simulate is not None,
         "made": made,
         "config_text": yaml.safe_dump(made["config"], sort_keys=False, allow_unicode=True),
-        "facts": facts(config, found, subjects, true),
+        "facts": facts(config, scored, subjects, true),
         "tables": known,
-        "verdict": tabulated.verdict(found),
-        "conditions": conditions(found),
+        "verdict": tabulated.verdict(scored),
+        "conditions": conditions(scored),
         "own": {f["name"]: f for f in figures.pictures(drawn)["figures"]},
         "audit": dict(load_table(audit).itertuples(index=False)) if audit.exists() else None,
-        "opening": gallery.opening(found, true, told, cfg),
-        "cards": gallery.cards(found, true, told, cfg, config.data.tr_s),
-        "metrics": {m: metric_title(m) for m in found[0].metrics},
-        "more_metrics": {m: metric_title(m) for m in found[0].all_metrics if not leads(m)},
-        "subjects": list(dict.fromkeys(r.subject for r in found)),
-        "shown": list(dict.fromkeys(r.experiment for r in found)),
+        "opening": gallery.opening(scored, true, clip_captions, cfg),
+        "cards": gallery.cards(scored, true, clip_captions, cfg, config.data.tr_s),
+        "metrics": {m: metric_title(m) for m in scored[0].metrics},
+        "more_metrics": {m: metric_title(m) for m in scored[0].all_metrics if not leads(m)},
+        "subjects": list(dict.fromkeys(r.subject for r in scored)),
+        "shown": list(dict.fromkeys(r.experiment for r in scored)),
         "brain": {stage: figures.of_stage(pictures, stage) for stage in ("roi", "attention", "bold")},
         "sheets": figures.samples(generators),
     }
@@ -219,24 +219,24 @@ def _template():
     return strict.get_template("index.html.j2")
 
 
-def facts(config: Config, found: list[scores.Result], subjects: list[str], true: list[np.ndarray]) -> dict:
+def facts(config: Config, scored: list[scores.Result], subjects: list[str], true: list[np.ndarray]) -> dict:
     """The numbers of the opening paragraph."""
-    clips, frames, height, width, _ = found[0].arrays[MODEL].shape
+    clips, frames, height, width, _ = scored[0].arrays[MODEL].shape
     return {
         "subjects": len(subjects),
-        "experiments": len({r.experiment for r in found}),
+        "experiments": len({r.experiment for r in scored}),
         "segments": len(true),
         "clips": clips,
         "frames": frames,
         "side": f"{width} × {height}",
         "seconds": config.data.tr_s,
-        "scenes": int(found[0].clips.loc[found[0].clips.condition == MODEL, "scene"].nunique()),
+        "scenes": int(scored[0].clips.loc[scored[0].clips.condition == MODEL, "scene"].nunique()),
     }
 
 
-def conditions(found: list[scores.Result]) -> list[dict]:
+def conditions(scored: list[scores.Result]) -> list[dict]:
     """Every condition that was scored, in words."""
-    names = dict.fromkeys(name for result in found for name in result.conditions)
+    names = dict.fromkeys(name for result in scored for name in result.conditions)
     return [
         {"label": condition_label(name), "meaning": CONDITIONS[name].meaning if name in CONDITIONS else ""}
         for name in names
