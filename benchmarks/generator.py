@@ -37,7 +37,6 @@ from mindreel.diffusion import sampler
 from mindreel.networks.fmri_encoder import FmriEncoder
 from mindreel.networks.video_unet import VideoUNet, inflate
 from mindreel.sections import Sampling
-from mindreel.stages import cotrain
 
 ZOO = Path(__file__).parents[1] / "resources" / "zoo" / "stable-diffusion"
 
@@ -214,7 +213,8 @@ def trainee(size: str, checkpointing: bool) -> tuple[FmriEncoder, VideoUNet]:
     brain = FmriEncoder(**patches, patch_size=16, mlp_ratio=1.0, window=2, tokens=77, dropout=0.1).eval()
     unet.train_only(("attn1", "attn2", "attn_temp"))
     if checkpointing:
-        cotrain.save_memory(brain, unet)
+        brain.gradient_checkpointing = True
+        unet.save_memory()
     return brain, unet
 
 
