@@ -186,8 +186,7 @@ class Run:
         self.stopping = False
         self.events = None
         if distributed.rank() == 0:
-            for half in self.file.parent.glob(f".*.{self.file.name}"):  # of a process that was killed while saving
-                half.unlink()
+            resume.remove_partial(self.file)
 
     def steps(self, what: str) -> Iterator[int]:
         """Yield the steps still to do; save on the way."""

@@ -58,6 +58,13 @@ def remove(file: Path) -> None:
     previous(file).unlink(missing_ok=True)
 
 
+def remove_partial(file: Path) -> None:
+    """Remove what a process that was killed during `save` left half-written."""
+    for pattern in (f".*.{file.name}", ".tmp??????"):  # the temporary names of `atomic` and of safetensors
+        for partial in file.parent.glob(pattern):
+            partial.unlink(missing_ok=True)
+
+
 def _restore(
     tensors: dict[str, torch.Tensor],
     metadata: dict,

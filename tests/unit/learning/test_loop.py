@@ -222,6 +222,14 @@ def test_killed_without_warning_at_random_moments_ends_the_same(tmp_path: Path, 
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["tensorboard"]  # nor anything half-written
 
 
+def test_what_a_killed_save_left_is_removed_by_the_next_start(tmp_path: Path) -> None:
+    for name in (".4711.resume.safetensors", ".tmpLTOGBz", "notes.txt"):
+        (tmp_path / name).write_text("half")
+    toy_training(tmp_path, CFG)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert (tmp_path / "notes.txt").exists()
+
+
 def test_batch_shares_make_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert distributed.share(5) == slice(0, 5)
     monkeypatch.setenv("WORLD_SIZE", "3")
